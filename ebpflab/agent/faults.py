@@ -1,0 +1,66 @@
+"""Faults: what can go wrong beside the kernel, in a form that crosses the wire.
+
+BCC reports most failures as a bare ``Exception`` (or ``sys.exit``) after clang, libbpf or the
+verifier has printed the reason to file descriptor 2 of the process. So the agent points fds 1
+and 2 at one file in memory for its whole life, and a fault carries what was printed meanwhile.
+"""
+
+import os
+import threading
+from typing import Any, Dict
+
+MAX_LOG_BYTES = 256 << 10
+
+
+class Fault(Exception):
+    """A failure with the name of the exception that the notebook raises for it.
+
+    ``type`` is a class name of ``ebpflab.errors``; ``detail`` is any JSON.
+    """
+
+    def __init__(self, type_: str, message: str, **detail: Any) -> None:
+        super().__init__(message)
+        self.type, self.detail = type_, detail
+
+    def as_message(self) -> Dict[str, Any]:
+        return {"type": self.type, "message": str(self), "detail": self.detail}
+
+
+class Printed:
+    """Everything that this process prints to fds 1 and 2, kept in memory.
+
+    ``mark`` returns the place where printing has come to, ``since(mark)`` what was printed
+    after it. The file is emptied whenever nothing is being recorded, so it does not grow.
+    """
+
+    def __init__(self) -> None:
+        self._fd = os.memfd_create("ebpflab-printed")
+        self._users = 0
+        self._lock = threading.Lock()
+
+    def redirect(self) -> None:
+        """Send fds 1 and 2 here. They share one file position, so texts do not overlap."""
+        for fd in (1, 2):
+            os.dup2(self._fd, fd)
+
+    def __enter__(self) -> "Printed":
+        with self._lock:
+            if self._users == 0:
+                os.ftruncate(self._fd, 0)
+                os.lseek(self._fd, 0, os.SEEK_SET)
+            self._users += 1
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        with self._lock:
+            self._users -= 1
+
+    def mark(self) -> int:
+        return os.lseek(self._fd, 0, os.SEEK_CUR)
+
+    def since(self, mark: int) -> str:
+        data = os.pread(self._fd, MAX_LOG_BYTES, mark)
+        return data.decode(errors="replace")
+
+
+printed = Printed()

@@ -1,0 +1,147 @@
+"""Kernel headers for BCC: those of the running kernel, or borrowed ones with a warning.
+
+BCC compiles against ``/lib/modules/$(uname -r)/build``. Two things go wrong there:
+
+* The link points at another kernel's headers. Programs compile, and read struct fields at
+  wrong offsets in silence. So the headers' own release is compared with the kernel's.
+* There are no headers. Then the newest installed Debian headers are *borrowed*: a merged tree
+  of symbolic links is named by ``BCC_KERNEL_SOURCE``, and ``BCC_LINUX_VERSION_CODE`` keeps the
+  running kernel's version. ``pt_regs``, uapi headers and tracepoint formats do not differ
+  between versions; every other kernel struct may, so programs that include kernel-internal
+  headers are refused unless the caller names a tree.
+"""
+
+import os
+import re
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any, Dict, List, Optional
+
+from faults import Fault
+
+STABLE = re.compile(r"^(uapi/|asm/ptrace\.h$|linux/(ptrace|types|bpf|version|kconfig)\.h$|bcc/)")
+_INCLUDE = re.compile(r'^[ \t]*#[ \t]*include[ \t]*[<"]([^>"]+)[>"]', re.MULTILINE)
+_INSTALL = "sudo apt-get install linux-headers-$(uname -r)"
+
+
+def release_of(tree: Path) -> Optional[str]:
+    """The kernel release that a headers tree was made for, or None when it does not tell."""
+    for name, pattern in (
+        ("include/config/kernel.release", r"(\S+)"),
+        ("include/generated/utsrelease.h", r'UTS_RELEASE\s+"([^"]+)"'),
+    ):
+        try:
+            found = re.search(pattern, (tree / name).read_text())
+        except OSError:
+            continue
+        if found:
+            return found.group(1)
+    return None
+
+
+class Headers:
+    """Chooses headers once per session, before the first compilation."""
+
+    def __init__(self, modules: Path = Path("/lib/modules"), src: Path = Path("/usr/src")) -> None:
+        self._src = src
+        self._release = os.uname().release
+        self._build = modules / self._release / "build"
+        self._borrowed_tree: Optional[str] = None
+        self.state: Dict[str, Any] = {}
+
+    def prepare(self, named: Optional[str]) -> Dict[str, Any]:
+        """Set BCC's environment. Returns ``{"headers": release, "matching": bool, "path"}``.
+
+        ``named`` is a tree that the caller insists on. Raises HeadersError.
+        """
+        if named:
+            self.state = self._use(Path(named), named_by_caller=True)
+        elif not self.state:
+            own = release_of(self._build) if self._build.is_dir() else None
+            if own == self._release:
+                self.state = {"headers": own, "matching": True, "path": str(self._build)}
+            elif own is not None:
+                raise Fault(
+                    "HeadersError",
+                    f"The headers in {self._build} are those of kernel {own}, but kernel"
+                    f" {self._release} is running: programs would compile and read struct fields"
+                    f" at wrong places. Install matching ones ({_INSTALL}), or reboot into {own}.",
+                )
+            else:
+                self.state = self._borrow()
+        return self.state
+
+    def check(self, source: str, named: Optional[str]) -> None:
+        """Refuse kernel-internal headers when the tree is another kernel's."""
+        if named or self.state["matching"]:
+            return
+        internal = [name for name in _INCLUDE.findall(source) if not STABLE.match(name)]
+        if internal:
+            raise Fault(
+                "HeadersError",
+                f"This program includes <{internal[0]}>, whose structs differ from kernel to"
+                f" kernel, and the headers at hand are those of {self.state['headers']}, not of"
+                f" the running {self._release}. Use Lab('vm'), whose headers match its kernel,"
+                f" or install matching headers ({_INSTALL}).",
+                includes=internal,
+            )
+
+    def _use(self, tree: Path, named_by_caller: bool) -> Dict[str, Any]:
+        if not (tree / "include").is_dir():
+            raise Fault("HeadersError", f"There is no kernel headers tree at {tree}.")
+        version = re.match(r"(\d+)\.(\d+)\.?(\d*)", self._release)
+        assert version is not None
+        major, minor, patch = (int(part or 0) for part in version.groups())
+        os.environ["BCC_KERNEL_SOURCE"] = str(tree)
+        os.environ["BCC_LINUX_VERSION_CODE"] = str((major << 16) + (minor << 8) + min(patch, 255))
+        release = release_of(tree)
+        return {
+            "headers": release,
+            "matching": release == self._release,
+            "path": str(tree) if named_by_caller else None,
+        }
+
+    def _borrow(self) -> Dict[str, Any]:
+        flavours = self._installed()
+        if not flavours:
+            raise Fault(
+                "HeadersError",
+                f"There are no kernel headers at {self._build}, and none to borrow in"
+                f" {self._src}. Install them ({_INSTALL}), or use Lab('vm').",
+            )
+        flavour = flavours[-1]
+        common = re.sub(r"-[a-z0-9]+$", "-common", flavour.name)
+        self._borrowed_tree = tempfile.mkdtemp(prefix="ebpflab-headers-")
+        for part in (self._src / common, flavour):
+            if part.is_dir():
+                _link_tree(part, Path(self._borrowed_tree))
+        return self._use(Path(self._borrowed_tree), named_by_caller=False)
+
+    def _installed(self) -> List[Path]:
+        def version(path: Path) -> List[int]:
+            return [int(number) for number in re.findall(r"\d+", path.name)]
+
+        trees = [
+            path
+            for path in self._src.glob("linux-headers-*")
+            if release_of(path) and "-rt" not in path.name
+        ]
+        return sorted(trees, key=version)
+
+    def close(self) -> None:
+        """Remove the borrowed tree of links."""
+        if self._borrowed_tree:
+            shutil.rmtree(self._borrowed_tree, ignore_errors=True)
+
+
+def _link_tree(source: Path, into: Path) -> None:
+    """``cp -rs``: the same folders, with a symbolic link for each file."""
+    for folder, _, files in os.walk(str(source)):
+        target = into / os.path.relpath(folder, str(source))
+        target.mkdir(parents=True, exist_ok=True)
+        for name in files:
+            link = target / name
+            if link.is_symlink():
+                link.unlink()
+            link.symlink_to(os.path.join(folder, name))

@@ -1,0 +1,120 @@
+"""What is added to the reader's C before BCC compiles it: lost counts and record layouts.
+
+*Lost counts.* When a ring or perf buffer is full, ``ringbuf_output``, ``ringbuf_reserve`` and
+``perf_submit`` fail, and a program that ignores the result loses the record in silence. BCC
+compiles in two passes: it rewrites ``events.ringbuf_output(&e, n, 0)`` to
+``bpf_ringbuf_output((void *)bpf_pseudo_fd(1, -7), &e, n, 0)`` and compiles the result. The
+second pass sees the macros below, which count each failure in a per-CPU array declared right
+before the buffer. BCC numbers maps downwards in order of declaration, so that array is the
+buffer's own number plus one; no name has to be guessed.
+
+*Layouts.* BCC describes a map's value (padding, nesting, arrays) but not a buffer's record. An
+array of one record, declared at the end of the program, makes it describe that as well.
+
+No line of the reader's program moves, so clang's line numbers are the reader's.
+"""
+
+import re
+from typing import Dict, List, NamedTuple, Optional
+
+LOST_SUFFIX = "__lost"
+LAYOUT_SUFFIX = "__layout"
+
+PROLOGUE = r"""
+static __always_inline long ebpflab_count_lost(void *lost, long failed) {
+  int zero = 0;
+  if (failed) {
+    u64 *count = bpf_map_lookup_elem(lost, &zero);
+    if (count) __sync_fetch_and_add(count, 1);
+  }
+  return failed;
+}
+static __always_inline void *ebpflab_reserved(void *lost, void *record) {
+  ebpflab_count_lost(lost, !record);
+  return record;
+}
+#define EBPFLAB_DROP_CAST_(...)
+#define EBPFLAB_DROP_CAST(map) EBPFLAB_DROP_CAST_ map
+#define EBPFLAB_NUMBER_bpf_pseudo_fd(type, number) number
+#define EBPFLAB_JOIN_(a, b) a##b
+#define EBPFLAB_JOIN(a, b) EBPFLAB_JOIN_(a, b)
+#define EBPFLAB_NUMBER(map) EBPFLAB_JOIN(EBPFLAB_NUMBER_, EBPFLAB_DROP_CAST(map))
+#define EBPFLAB_LOST(map) ((void *)bpf_pseudo_fd(1, EBPFLAB_NUMBER(map) + 1))
+#define bpf_ringbuf_output(map, ...) \
+  ebpflab_count_lost(EBPFLAB_LOST(map), bpf_ringbuf_output(map, __VA_ARGS__))
+#define bpf_ringbuf_reserve(map, ...) \
+  ebpflab_reserved(EBPFLAB_LOST(map), bpf_ringbuf_reserve(map, __VA_ARGS__))
+#define bpf_perf_event_output(ctx, map, ...) \
+  ebpflab_count_lost(EBPFLAB_LOST(map), bpf_perf_event_output(ctx, map, __VA_ARGS__))
+#line 1 "/virtual/main.c"
+"""
+
+_COMMENT_OR_STRING = re.compile(r'//[^\n]*|/\*.*?\*/|"(?:\\.|[^"\\\n])*"', re.DOTALL)
+_BUFFER = re.compile(r"^(?![ \t]*#)(.*?)\bBPF_(RINGBUF|PERF)_OUTPUT\s*\(\s*(\w+)", re.MULTILINE)
+_SEND = re.compile(
+    r"(\w+)\s*\.\s*(?:perf_submit\s*\(\s*\w+\s*,|ringbuf_output\s*\(|ringbuf_reserve\s*\()\s*"
+    r"(?:\(\s*(?:\w+\s*)+\*+\s*\)\s*)?"  # a cast
+    r"(?:sizeof\s*\(\s*\*?\s*(?P<type>(?:struct|union)\s+\w+|\w+)\s*\)|(?P<by>&?)\s*(?P<variable>\w+))"
+)
+_TYPE = r"(?:(?:struct|union|enum)\s+\w+|(?:unsigned\s+|signed\s+)*\w+)"
+
+
+class Instrumented(NamedTuple):
+    """The text for BCC, and what is known of its ring and perf buffers."""
+
+    text: str
+    buffers: List[str]
+    counted: bool  # False where a buffer is declared in a way that we do not know
+    layouts: Dict[str, str]  # buffer name -> name of the map that describes its record
+
+
+def instrument(source: str) -> Instrumented:
+    """Add lost counts and layouts to a BCC program.
+
+    >>> done = instrument("struct e { u32 pid; };\\nBPF_RINGBUF_OUTPUT(out, 8);\\n"
+    ...                   "int f(void *ctx) { struct e e = {}; out.ringbuf_output(&e, 4, 0); }")
+    >>> done.buffers, done.counted, done.layouts
+    (['out'], True, {'out': 'out__layout'})
+    """
+    plain = _COMMENT_OR_STRING.sub(lambda found: re.sub(r"[^\n]", " ", found.group()), source)
+    declared = [found.group(3) for found in _BUFFER.finditer(plain)]
+    sends = list(_SEND.finditer(plain))
+    text = source
+    # One buffer declared in a way we do not know would make its neighbour count its losses.
+    known = bool(declared) and all(found.group(1) in declared for found in sends)
+    if known:
+        for found in reversed(list(_BUFFER.finditer(plain))):
+            at = found.end(1)
+            lost = f"BPF_PERCPU_ARRAY({found.group(3)}{LOST_SUFFIX}, u64, 1); "
+            text = text[:at] + lost + text[at:]
+        text = PROLOGUE + text
+    layouts: Dict[str, str] = {}
+    for found in sends:
+        name = found.group(1)
+        member = _record_member(plain, found)
+        if name in declared and name not in layouts and member:
+            layouts[name] = name + LAYOUT_SUFFIX
+            text += (
+                f"\nstruct {name}__record {{ {member}; }};"
+                f" BPF_ARRAY({name}{LAYOUT_SUFFIX}, struct {name}__record, 1);"
+            )
+    return Instrumented(text, declared, known, layouts)
+
+
+def _record_member(plain: str, send: "re.Match[str]") -> Optional[str]:
+    """The record that a call sends, as the C declaration of one struct member."""
+    if send.group("type") and not _declaration(plain[: send.start()], send.group("type")):
+        return f"{send.group('type')} record"
+    return _declaration(plain[: send.start()], send.group("variable") or send.group("type"))
+
+
+def _declaration(before: str, variable: str) -> Optional[str]:
+    """How ``variable`` was last declared before the call: ``struct e e``, ``char comm[16]``."""
+    declared = re.compile(
+        rf"\b({_TYPE})\s*(?:\*\s*)?\b{re.escape(variable)}\b\s*((?:\[\s*\w+\s*\])*)\s*(?=[=;,)])"
+    )
+    last = None
+    for found in declared.finditer(before):
+        if found.group(1) not in ("return", "goto", "else", "sizeof"):
+            last = found
+    return f"{last.group(1)} {variable}{last.group(2)}" if last else None

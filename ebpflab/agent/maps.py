@@ -1,0 +1,157 @@
+"""Reading and clearing BPF maps through their file descriptors.
+
+Whole maps are read with the kernel's batch calls where the map type has them (hash and array
+since Linux 5.6, commit cb4d03ab499d; per-CPU array since 5.13) and key by key otherwise. BCC's
+own ``items_lookup_batch`` is not used: it passes one object as both token and count, so that
+its second batch starts at a wrong place.
+"""
+
+import ctypes as ct
+import errno
+from typing import Any, NamedTuple, Tuple
+
+from bcc import lib
+from faults import Fault
+
+# enum bpf_map_type, include/uapi/linux/bpf.h
+HASH, ARRAY, PROG_ARRAY, PERF_EVENT_ARRAY, PERCPU_HASH, PERCPU_ARRAY, STACK_TRACE = range(1, 8)
+LRU_HASH, LRU_PERCPU_HASH, LPM_TRIE = 9, 10, 11
+RINGBUF = 27
+
+HASHES = (HASH, PERCPU_HASH, LRU_HASH, LRU_PERCPU_HASH)
+ARRAYS = (ARRAY, PERCPU_ARRAY)
+PER_CPU = (PERCPU_HASH, PERCPU_ARRAY, LRU_PERCPU_HASH)
+READABLE = (*HASHES, *ARRAYS, STACK_TRACE, LPM_TRIE)
+
+_BATCH = 4096
+
+# Not declared with argument types by every BCC version we support.
+lib.bpf_table_name.restype = ct.c_char_p
+lib.bpf_table_name.argtypes = [ct.c_void_p, ct.c_ulonglong]
+lib.bpf_num_tables.restype = ct.c_ulonglong
+lib.bpf_num_tables.argtypes = [ct.c_void_p]
+lib.bpf_table_key_size.restype = ct.c_size_t
+lib.bpf_table_key_size.argtypes = [ct.c_void_p, ct.c_char_p]
+lib.bpf_table_leaf_size.restype = ct.c_size_t
+lib.bpf_table_leaf_size.argtypes = [ct.c_void_p, ct.c_char_p]
+
+
+def possible_cpus() -> int:
+    """How many CPUs a per-CPU value has room for (``/sys/devices/system/cpu/possible``)."""
+    with open("/sys/devices/system/cpu/possible") as file:
+        last = file.read().strip().split(",")[-1]
+    return int(last.split("-")[-1]) + 1
+
+
+class Map(NamedTuple):
+    """A map as the kernel sees it; ``value_size`` is one CPU's, ``name`` the C variable."""
+
+    name: str
+    fd: int
+    type: int
+    key_size: int
+    value_size: int
+    max_entries: int
+
+    @property
+    def cpus(self) -> int:
+        return possible_cpus() if self.type in PER_CPU else 1
+
+    @property
+    def stride(self) -> int:
+        """Bytes that a lookup fills. The kernel pads a CPU's value to 8 bytes."""
+        if self.type in PER_CPU:
+            return (self.value_size + 7) // 8 * 8 * self.cpus
+        return self.value_size
+
+
+def read(table: Map) -> Tuple[bytes, bytes]:
+    """All keys and all values, each back to back in the same order."""
+    if table.type not in READABLE:
+        raise Fault(
+            "UnknownName",
+            f"The map {table.name} (type {table.type}) is of a kind that cannot be read as a table",
+        )
+    batched = _read_batched(table) if table.type in (*HASHES, *ARRAYS) else None
+    return batched if batched is not None else _read_each(table)
+
+
+def _read_batched(table: Map) -> Any:
+    """The map by BPF_MAP_LOOKUP_BATCH, or None where this kernel has no such call for it."""
+    all_keys, all_values = bytearray(), bytearray()
+    size = min(max(table.max_entries, 1), _BATCH)
+    while True:
+        keys = ct.create_string_buffer(table.key_size * size)
+        values = ct.create_string_buffer(table.stride * size)
+        # The token between batches is a bucket number for a hash and a key for an array.
+        token_in, token_out = (ct.create_string_buffer(max(table.key_size, 8)) for _ in "io")
+        del all_keys[:], all_values[:]
+        started, full = False, False
+        while True:
+            count = ct.c_uint32(size)
+            ct.set_errno(0)
+            status = lib.bpf_lookup_batch(
+                table.fd,
+                ct.cast(token_in, ct.POINTER(ct.c_uint32)) if started else None,
+                ct.cast(token_out, ct.POINTER(ct.c_uint32)),
+                keys,
+                values,
+                ct.byref(count),
+            )
+            code = ct.get_errno()
+            if status != 0 and code == errno.ENOSPC:  # one hash bucket holds more than a batch
+                size, full = size * 4, True
+                break
+            if status != 0 and code != errno.ENOENT:
+                return None
+            all_keys += keys.raw[: count.value * table.key_size]
+            all_values += values.raw[: count.value * table.stride]
+            if status != 0:
+                break
+            token_in, token_out, started = token_out, token_in, True
+        if not full:
+            return bytes(all_keys), bytes(all_values)
+
+
+def _keys(table: Map) -> "list[bytes]":
+    key, following = (ct.create_string_buffer(table.key_size) for _ in "kn")
+    found = []
+    status = lib.bpf_get_first_key(table.fd, ct.byref(following), table.key_size)
+    # A hash that is written meanwhile can send the walk in circles; max_entries bounds it.
+    while status == 0 and len(found) < table.max_entries:
+        found.append(following.raw)
+        key.raw = following.raw
+        status = lib.bpf_get_next_key(table.fd, ct.byref(key), ct.byref(following))
+    return found
+
+
+def _read_each(table: Map) -> Tuple[bytes, bytes]:
+    keys, values = bytearray(), bytearray()
+    value = ct.create_string_buffer(table.stride)
+    for raw in _keys(table):
+        if lib.bpf_lookup_elem(table.fd, ct.create_string_buffer(raw, len(raw)), value) == 0:
+            keys += raw
+            values += value.raw
+    return bytes(keys), bytes(values)
+
+
+def clear(table: Map) -> bool:
+    """Empty a map, or zero an array. False for kinds that cannot be emptied."""
+    if table.type in ARRAYS:
+        zero = ct.create_string_buffer(table.stride)
+        for index in range(table.max_entries):
+            lib.bpf_update_elem(table.fd, ct.byref(ct.c_uint32(index)), zero, 0)
+        return True
+    if table.type in (*HASHES, STACK_TRACE, LPM_TRIE):
+        for key in _keys(table):
+            lib.bpf_delete_elem(table.fd, ct.create_string_buffer(key, len(key)))
+        return True
+    return table.type in (PERF_EVENT_ARRAY, RINGBUF)  # emptied by their readers
+
+
+def total(table: Map) -> int:
+    """The sum over all CPUs of a per-CPU array of one u64."""
+    value = ct.create_string_buffer(table.stride)
+    if lib.bpf_lookup_elem(table.fd, ct.byref(ct.c_uint32(0)), value) != 0:
+        raise Fault("AgentFault", f"cannot read the counter {table.name}")
+    return sum((ct.c_uint64 * table.cpus).from_buffer(value))

@@ -1,0 +1,305 @@
+"""Programs: compiled C, its maps and streams, and what is attached.
+
+BCC's own attach calls are used, and the file descriptors they leave in the BPF object are taken
+over: an attachment here is a list of file descriptors, and detaching is closing them. So two
+functions may sit on one address, which BCC's own book-keeping loses.
+
+A program that is closed is kept *idle*, detached and with its maps emptied, and handed out again
+when the same source is loaded: re-running a cell does not compile again.
+"""
+
+import atexit
+import os
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple
+
+import bcc
+import discover
+import maps
+from faults import Fault, printed
+from headers import Headers
+from instrument import LAYOUT_SUFFIX, LOST_SUFFIX, Instrumented, instrument
+from streams import Drain, PerfStream, RingStream, Stream
+
+# A call to a function that does not exist is only a warning in C, and an obscure error later.
+_CFLAGS = ["-Werror=implicit-function-declaration"]
+_MAX_IDLE = 8
+_KINDS = ("kprobe", "kretprobe", "tracepoint", "raw_tracepoint", "uprobe", "uretprobe")
+_FUNCTION_TYPES = {
+    "kprobe": bcc.BPF.KPROBE,
+    "kretprobe": bcc.BPF.KPROBE,
+    "uprobe": bcc.BPF.KPROBE,
+    "uretprobe": bcc.BPF.KPROBE,
+    "tracepoint": bcc.BPF.TRACEPOINT,
+    "raw_tracepoint": bcc.BPF.RAW_TRACEPOINT,
+}
+os.environ.setdefault("BCC_PROBE_LIMIT", "1000000")  # we count nothing of ours against it
+
+
+class Attachment(NamedTuple):
+    """A probe: what was asked for, and the file descriptors that keep it in place."""
+
+    ident: int
+    spec: Tuple[Any, ...]
+    fds: List[Tuple[str, bytes, int]]
+
+
+def _taken_fds(bpf: Any) -> List[Tuple[str, bytes, int]]:
+    """Take over every probe that BCC holds in this BPF object."""
+    taken = []
+    for name, by_function in bpf.kprobe_fds.items():
+        taken += [("kprobe", name, fd) for fd in by_function.values()]
+    for kind in ("uprobe", "tracepoint", "raw_tracepoint"):
+        taken += [(kind, name, fd) for name, fd in getattr(bpf, f"{kind}_fds").items()]
+    for kind in ("kprobe", "uprobe", "tracepoint", "raw_tracepoint"):
+        getattr(bpf, f"{kind}_fds").clear()
+    return taken
+
+
+def _close_probe(kind: str, fd: int) -> None:
+    if kind == "raw_tracepoint":
+        os.close(fd)
+    else:
+        bcc.lib.bpf_close_perf_event_fd(fd)
+
+
+def _bcc_call(function: Callable[[], Any]) -> Tuple[Any, Optional[str], str]:
+    """Call into BCC: its result, its complaint, and what was printed meanwhile."""
+    with printed:
+        mark = printed.mark()
+        try:
+            return function(), None, printed.since(mark)
+        except (Exception, SystemExit) as error:  # BCC calls sys.exit on some errors
+            return None, str(error), printed.since(mark)
+
+
+class Program:
+    """One compiled program."""
+
+    def __init__(self, source: str, cflags: List[str], drain: Drain, idents: "Any") -> None:
+        self.source, self.cflags = source, cflags
+        self._drain, self._idents = drain, idents
+        self.attachments: Dict[int, Attachment] = {}
+        self.streams: Dict[str, Stream] = {}
+        code = instrument(source)
+        self.bpf, complaint, self.log = _bcc_call(
+            lambda: bcc.BPF(text=code.text.encode(), cflags=_CFLAGS + cflags)
+        )
+        if complaint is not None:
+            raise self._refused(complaint)
+        self.maps = self._find_maps()
+        self.layouts = code.layouts
+        self.functions = self._find_functions()
+        self._keep(("autoloaded",))
+        self._open_streams(code)
+
+    def _refused(self, complaint: str) -> Fault:
+        if "file not found" in self.log and "'linux/" in self.log or "kernel headers" in self.log:
+            return Fault("HeadersError", f"Compiling failed for want of a header. {complaint}", log=self.log)
+        if "Failed to attach" in complaint:
+            return Fault("AttachError", f"A function attaches itself by its name, and could not: {complaint}")
+        if "Failed to load BPF program" in complaint:
+            return Fault("VerifierError", complaint, log=self.log)
+        return Fault("CompileError", complaint, log=self.log)
+
+    def _find_maps(self) -> Dict[str, maps.Map]:
+        module, found = self.bpf.module, {}
+        for index in range(bcc.lib.bpf_num_tables(module)):
+            name = bcc.lib.bpf_table_name(module, index)
+            found[name.decode()] = maps.Map(
+                name.decode(),
+                bcc.lib.bpf_table_fd(module, name),
+                bcc.lib.bpf_table_type_id(module, index),
+                bcc.lib.bpf_table_key_size(module, name),
+                bcc.lib.bpf_table_leaf_size(module, name),
+                bcc.lib.bpf_table_max_entries_id(module, index),
+            )
+        return found
+
+    def _find_functions(self) -> List[str]:
+        module = self.bpf.module
+        count = bcc.lib.bpf_num_functions(module)
+        return [bcc.lib.bpf_function_name(module, index).decode() for index in range(count)]
+
+    def _open_streams(self, code: Instrumented) -> None:
+        for name in code.buffers:
+            table = self.maps[name]
+            counter = self.maps[name + LOST_SUFFIX] if code.counted else None
+            lost = (lambda c=counter: maps.total(c)) if counter else (lambda: 0)
+            ident = next(self._idents)
+            if table.type == maps.RINGBUF:
+                stream: Stream = RingStream(ident, lost, table.fd, table.max_entries)
+            else:
+                stream = PerfStream(ident, lost, self.bpf, name)
+            self.streams[name] = stream
+            self._drain.add(stream)
+
+    def describe(self) -> Dict[str, Any]:
+        """What the notebook needs to know of the program: its functions, maps and streams."""
+        described = []
+        for name, table in self.maps.items():
+            if name.endswith((LOST_SUFFIX, LAYOUT_SUFFIX)):
+                continue
+            stream = self.streams.get(name)
+            layout = self.layouts.get(name, name)
+            described.append(
+                {
+                    "name": name,
+                    "type": table.type,
+                    "key_size": table.key_size,
+                    "value_size": table.value_size,
+                    "max_entries": table.max_entries,
+                    "cpus": table.cpus,
+                    "key": None if stream else self._type_of("key", name),
+                    "value": self._type_of("leaf", layout) if layout != name or not stream else None,
+                    "stream": stream.ident if stream else None,
+                    "counted": name + LOST_SUFFIX in self.maps,
+                }
+            )
+        return {"functions": self.functions, "maps": described, "log": self.log}
+
+    def _type_of(self, part: str, name: str) -> Optional[str]:
+        """BCC's JSON description of a map's key or value."""
+        describe = getattr(bcc.lib, f"bpf_table_{part}_desc")
+        text = describe(self.bpf.module, name.encode())
+        return text.decode() if text else None
+
+    def attach(self, request: Dict[str, Any]) -> Attachment:
+        """Attach a function. Asking twice for the same probe gives the one that is there."""
+        kind, function = request["kind"], request["fn_name"]
+        if kind not in _KINDS:
+            raise Fault("AttachError", f"There is no probe kind {kind!r}. Kinds: {', '.join(_KINDS)}.")
+        where = {key: value for key, value in request["where"].items() if value is not None}
+        spec = (kind, function, *sorted(where.items()))
+        for attachment in self.attachments.values():
+            if attachment.spec == spec:
+                return attachment
+        self._load_function(function, _FUNCTION_TYPES[kind])
+        arguments = {k: v.encode() if isinstance(v, str) else v for k, v in where.items()}
+        attach = getattr(self.bpf, f"attach_{kind}")
+        _, complaint, log = _bcc_call(lambda: attach(fn_name=function.encode(), **arguments))
+        if complaint is not None:
+            for _, _, fd in _taken_fds(self.bpf):
+                os.close(fd)
+            raise self._explain(kind, where, complaint, log)
+        return self._keep(spec)
+
+    def _explain(self, kind: str, where: Dict[str, Any], complaint: str, log: str) -> Fault:
+        if kind in ("kprobe", "kretprobe") and "event" in where:
+            fault = discover.explain_kprobe(where["event"])
+        elif kind in ("uprobe", "uretprobe") and where.get("sym"):
+            fault = discover.explain_uprobe(where["name"], where["sym"])
+        elif kind == "tracepoint" and where["tp"] not in discover.tracepoints("*"):
+            fault = discover.unknown("tracepoint", where["tp"], discover.tracepoints("*"))
+        else:
+            fault = Fault("AttachError", f"Cannot attach a {kind} with {where}: {complaint}")
+        fault.detail.update(complaint=complaint, log=log)
+        return fault
+
+    def _load_function(self, function: str, kind: int) -> None:
+        """Hand a function to the kernel's verifier."""
+        if function not in self.functions:
+            raise Fault(
+                "UnknownName",
+                f"The program has no function {function!r}. It has: {', '.join(self.functions)}.",
+            )
+        _, complaint, log = _bcc_call(lambda: self.bpf.load_func(function.encode(), kind))
+        if complaint is not None:
+            raise Fault(
+                "VerifierError",
+                f"The kernel's verifier refused the function {function}",
+                function=function,
+                complaint=complaint,
+                log=log,
+            )
+
+    def _keep(self, spec: Tuple[Any, ...]) -> Optional[Any]:
+        fds = _taken_fds(self.bpf)
+        if not fds:
+            return None
+        attachment = Attachment(next(self._idents), spec, fds)
+        self.attachments[attachment.ident] = attachment
+        return attachment
+
+    def detach(self, ident: Optional[int] = None) -> None:
+        """Detach one attachment, or all."""
+        for key in list(self.attachments) if ident is None else [ident]:
+            attachment = self.attachments.pop(key, None)
+            for kind, _, fd in attachment.fds if attachment else []:
+                _close_probe(kind, fd)
+
+    def make_idle(self) -> bool:
+        """Detach and empty everything. False when a map cannot be emptied."""
+        self.detach()
+        for stream in self.streams.values():
+            self._drain.remove(stream.ident)
+            stream.reset()
+        return all([maps.clear(table) for table in self.maps.values()])
+
+    def reuse(self) -> None:
+        """Make an idle program ready again, with streams of new numbers."""
+        _bcc_call(self.bpf._trace_autoload)  # what attaches itself by its name does so again
+        self._keep(("autoloaded",))
+        for stream in self.streams.values():
+            stream.ident = next(self._idents)
+            stream.reset()
+            self._drain.add(stream)
+
+    def close(self) -> None:
+        """Give everything back to the kernel."""
+        self.detach()
+        for stream in self.streams.values():
+            self._drain.remove(stream.ident)
+            stream.close()
+        self.bpf.cleanup()
+        atexit.unregister(self.bpf.cleanup)
+
+
+class Programs:
+    """Every program of a session, and the idle ones."""
+
+    def __init__(self, drain: Drain, idents: Any) -> None:
+        self._drain, self._idents = drain, idents
+        self._loaded: Dict[int, Program] = {}
+        self._idle: List[Program] = []
+        self.headers = Headers()
+
+    def load(self, source: str, cflags: List[str], headers: Optional[str]) -> Dict[str, Any]:
+        state = self.headers.prepare(headers)
+        self.headers.check(source, headers)
+        ident = next(self._idents)
+        program = self._take_idle(source, cflags)
+        compiled = program is None
+        if program is None:
+            program = Program(source, cflags, self._drain, self._idents)
+        self._loaded[ident] = program
+        return {"program": ident, "compiled": compiled, "headers": state, **program.describe()}
+
+    def _take_idle(self, source: str, cflags: List[str]) -> Optional[Program]:
+        for program in self._idle:
+            if (program.source, program.cflags) == (source, cflags):
+                self._idle.remove(program)
+                program.reuse()
+                return program
+        return None
+
+    def __getitem__(self, ident: int) -> Program:
+        try:
+            return self._loaded[ident]
+        except KeyError:
+            raise Fault("AgentFault", f"there is no program {ident} in this session") from None
+
+    def close(self, ident: int) -> None:
+        program = self._loaded.pop(ident, None)
+        if program is None:
+            return
+        if program.make_idle():
+            self._idle.append(program)
+            if len(self._idle) > _MAX_IDLE:
+                self._idle.pop(0).close()
+        else:
+            program.close()
+
+    def end(self) -> None:
+        for program in self._loaded.values():
+            program.detach()
+        self.headers.close()

@@ -1,0 +1,234 @@
+"""A session: one notebook's requests, answered in order, while its streams flow.
+
+The reading thread puts requests in a queue; one worker answers them, so that a load of several
+seconds does not keep the end of input from being seen. Waiting for a workload has a thread of
+its own and answers whenever the workload ends.
+"""
+
+import itertools
+import os
+import platform
+import queue
+import sys
+import threading
+import time
+import traceback
+from typing import Any, Callable, Dict, List
+
+import discover
+import features
+import maps
+import wire
+from faults import Fault
+from programs import Programs
+from streams import Drain, LinesStream
+from workloads import Workloads
+
+Reply = Dict[str, Any]
+
+
+def clock_offset_ns() -> int:
+    """What to add to the kernel's monotonic clock to get wall time (bpf_ktime_get_ns -> UTC).
+
+    The monotonic clock is read between two readings of the other; the error is at most half
+    the time between those, some microseconds.
+    """
+    before = time.time_ns()
+    monotonic = time.monotonic_ns()
+    after = time.time_ns()
+    return (before + after) // 2 - monotonic
+
+
+class Session:
+    """Everything that one notebook has on this machine."""
+
+    def __init__(self, writer: int, end: Callable[[int], None]) -> None:
+        self._writer, self._end = writer, end
+        self._write_lock = threading.Lock()
+        self._requests: "queue.SimpleQueue[wire.Message]" = queue.SimpleQueue()
+        idents = itertools.count(1)
+        self._drain = Drain(self._send_batch, self._broken)
+        self._programs = Programs(self._drain, idents)
+        self._workloads = Workloads()
+        self._idents, self._messages = idents, None
+
+    def begin(self) -> None:
+        self._drain.start()
+        threading.Thread(target=self._work, name="worker", daemon=True).start()
+        self._write(wire.control({"hello": self._hello()}))
+
+    def submit(self, request: wire.Message) -> None:
+        self._requests.put(request)
+
+    def close(self) -> None:
+        """Detach everything. The kernel would do so when this process ends; workloads not."""
+        self._workloads.close()
+        self._programs.end()
+
+    # -- writing -----------------------------------------------------------------------------
+
+    def _write(self, frame: List[wire.Buffer]) -> None:
+        with self._write_lock:
+            wire.write_frame(self._writer, frame)
+
+    def _send_batch(self, stream: int, lost: int, data: wire.Buffer) -> None:
+        self._write(wire.encode(wire.BATCH, wire.BATCH_HEADER.pack(stream, lost), data))
+
+    def _send_blob(self, request: int, data: bytes) -> None:
+        for start in range(0, len(data), wire.CHUNK_BYTES):
+            part = memoryview(data)[start : start + wire.CHUNK_BYTES]
+            self._write(wire.encode(wire.BLOB, wire.BLOB_HEADER.pack(request), part))
+
+    def _broken(self, error: BaseException) -> None:
+        """The drain thread ended: without it nothing would ever arrive, so end the session."""
+        text = "".join(traceback.format_exception(type(error), error, error.__traceback__))
+        try:
+            self._write(wire.control({"broken": text}))
+        except OSError:
+            pass
+        self._end(1)
+
+    # -- answering ---------------------------------------------------------------------------
+
+    def _work(self) -> None:
+        while True:
+            request = self._requests.get()
+            answer: Dict[str, Any] = {"id": request.get("id")}
+            try:
+                handler = getattr(self, f"op_{request.get('op')}", None)
+                if handler is None:
+                    raise Fault("AgentFault", f"the agent knows no request {request.get('op')!r}")
+                result = handler(request)
+                if result is None:  # answered later
+                    continue
+                answer["ok"] = result
+            except Fault as fault:
+                answer["fault"] = fault.as_message()
+            except Exception as error:
+                where = traceback.format_exc()
+                answer["fault"] = Fault(
+                    "AgentFault", f"{type(error).__name__}: {error}", traceback=where
+                ).as_message()
+            try:
+                self._write(wire.control(answer))
+            except OSError:
+                self._end(0)
+
+    def _hello(self) -> Reply:
+        import bcc
+
+        return {
+            "protocol": wire.PROTOCOL,
+            "kernel": os.uname().release,
+            "arch": platform.machine(),
+            "hostname": os.uname().nodename,
+            "bcc": bcc.__version__,
+            "python": platform.python_version(),
+            "pid": os.getpid(),
+            "root": os.geteuid() == 0,
+            "clock_offset_ns": clock_offset_ns(),
+        }
+
+    def op_set_clock(self, request: wire.Message) -> Reply:
+        """Set this machine's wall clock; only asked of a guest that was resumed."""
+        now = request["realtime_ns"]
+        if abs(time.time_ns() - now) > 1_000_000:
+            time.clock_settime_ns(time.CLOCK_REALTIME, now)
+        return {"clock_offset_ns": clock_offset_ns()}
+
+    def op_load(self, request: wire.Message) -> Reply:
+        source = request["source"]
+        if "bpf_trace_printk" in source or "bpf_printk" in source:
+            self._open_messages()
+        loaded = self._programs.load(source, request["cflags"], request.get("headers"))
+        loaded["messages"] = self._messages
+        return loaded
+
+    def op_attach(self, request: wire.Message) -> Reply:
+        attachment = self._programs[request["program"]].attach(request)
+        return {"attachment": attachment.ident}
+
+    def op_detach(self, request: wire.Message) -> Reply:
+        self._programs[request["program"]].detach(request.get("attachment"))
+        return {}
+
+    def op_close(self, request: wire.Message) -> Reply:
+        self._programs.close(request["program"])
+        return {}
+
+    def op_sync(self, request: wire.Message) -> Reply:
+        self._drain.sync(request["streams"])
+        return {}
+
+    def op_table(self, request: wire.Message) -> Reply:
+        table = self._programs[request["program"]].maps[request["name"]]
+        keys, values = maps.read(table)
+        self._send_blob(request["id"], keys + values)
+        return {"entries": len(keys) // table.key_size, "stride": table.stride}
+
+    def op_clear(self, request: wire.Message) -> Reply:
+        maps.clear(self._programs[request["program"]].maps[request["name"]])
+        return {}
+
+    def op_start(self, request: wire.Message) -> Reply:
+        return {"pid": self._workloads.start(request)}
+
+    def op_wait(self, request: wire.Message) -> None:
+        def answer(result: Dict[str, Any], output: bytes) -> None:
+            self._send_blob(request["id"], output)
+            self._write(wire.control({"id": request["id"], "ok": result}))
+
+        self._workloads.wait(request["pid"], answer)
+
+    def op_stop(self, request: wire.Message) -> Reply:
+        self._workloads.stop(request["pid"], request["signal"])
+        return {}
+
+    def op_features(self, _: wire.Message) -> Reply:
+        return {"features": features.probe()}
+
+    def op_kernel_functions(self, request: wire.Message) -> Reply:
+        return {"names": discover.kernel_functions(request["pattern"])}
+
+    def op_tracepoints(self, request: wire.Message) -> Reply:
+        return {"names": discover.tracepoints(request["pattern"])}
+
+    def op_tracepoint_format(self, request: wire.Message) -> Reply:
+        return {"format": discover.tracepoint_format(request["tp"])}
+
+    def op_syscall_name(self, request: wire.Message) -> Reply:
+        return {"name": discover.syscall_name(request["name"])}
+
+    def op_symbols(self, request: wire.Message) -> Reply:
+        return {"symbols": discover.symbols(request["path"], request["pattern"])}
+
+    def _open_messages(self) -> None:
+        """Start reading trace_pipe, leaving out the lines that are older than this moment."""
+        if self._messages is None:
+            ident = next(self._idents)
+            stream = LinesStream(ident, str(discover.tracefs() / "trace_pipe"))
+            stream.drain(lambda *_: None)
+            self._drain.add(stream)
+            self._messages = ident
+
+
+def main(reader: int, writer: int, end: Callable[[int], None]) -> None:
+    """Serve one notebook until its end of the wire closes."""
+    session = Session(writer, end)
+    try:
+        session.begin()
+        decoder = wire.Decoder()
+        while True:
+            data = os.read(reader, 1 << 16)
+            if not data:
+                break
+            decoder.feed(data)
+            for kind, payload in decoder.frames():
+                if kind != wire.CONTROL:
+                    raise wire.BadFrame(f"a notebook sends control frames only, not kind {kind}")
+                session.submit(wire.parse_control(payload))
+    except (OSError, wire.BadFrame) as error:
+        print(f"ebpflab agent: {error}", file=sys.stderr)
+    finally:
+        session.close()
+        end(0)

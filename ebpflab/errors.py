@@ -1,0 +1,127 @@
+"""Everything that can go wrong, as one tree.
+
+    EbpflabError
+    ├── TargetError            no machine to trace, or it went away
+    │   ├── NeedsRoot          local tracing without root or a sudo rule
+    │   ├── BccMissing         the system's python3 cannot import bcc
+    │   ├── VMError            the guest could not be built, started or resumed
+    │   │   └── MissingTool    qemu, mmdebstrap and the like are not installed
+    │   ├── WireError          bytes that are not our protocol, or another version of it
+    │   └── ConnectionLost     the agent or the guest ended; rows so far are kept
+    ├── ProgramError           the C program was refused
+    │   ├── CompileError       clang: the reader's own line, its column, the log
+    │   ├── VerifierError      the kernel's verifier: the decisive line, the log
+    │   └── HeadersError       no kernel headers, or headers of another kernel
+    ├── AttachError            a probe could not be attached
+    │   └── UnknownEvent       no such function, tracepoint, symbol or file: closest matches
+    ├── UnknownName            no such map, column or function in the program
+    ├── WorkloadError          a command of lab.run or lab.start could not be run
+    └── AgentFault             the agent failed in a way it has no name for
+
+Each message says what was attempted, what went wrong, and the likely reason or the fix.
+A fault crosses the wire as ``{"type": <class name>, "message": ..., "detail": {...}}``;
+:func:`from_fault` turns it back into the exception. ``detail`` stays on the exception.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from typing import Any
+
+
+class EbpflabError(Exception):
+    """Base of every error of ebpflab. ``detail`` holds facts for programs to read."""
+
+    def __init__(self, message: str, **detail: Any) -> None:
+        super().__init__(message)
+        self.detail = detail
+
+
+class TargetError(EbpflabError):
+    """No machine to trace could be reached, or it went away."""
+
+
+class NeedsRoot(TargetError):
+    """Tracing this machine's own kernel needs root, and there was no way to get it."""
+
+
+class BccMissing(TargetError):
+    """The system's python3 cannot import bcc."""
+
+
+class VMError(TargetError):
+    """The guest could not be built, started or resumed."""
+
+
+class MissingTool(VMError):
+    """A program that the guest is built or run with is not installed."""
+
+
+class WireError(TargetError):
+    """The other side sent bytes that are not this version of our protocol."""
+
+
+class ConnectionLost(TargetError):
+    """The agent, or the guest it ran in, ended while the lab was open."""
+
+
+class ProgramError(EbpflabError):
+    """The C program was refused."""
+
+
+class CompileError(ProgramError):
+    """clang refused the program. ``line`` and ``column`` count from 1 in the reader's C."""
+
+    line: int | None = None
+    column: int | None = None
+    log: str = ""
+
+
+class VerifierError(ProgramError):
+    """The kernel's verifier refused a function. ``log`` is the verifier's whole text."""
+
+    log: str = ""
+
+
+class HeadersError(ProgramError):
+    """There are no kernel headers to compile with, or they are another kernel's."""
+
+
+class AttachError(EbpflabError):
+    """A probe could not be attached."""
+
+
+class UnknownEvent(AttachError):
+    """No such kernel function, tracepoint, symbol or file; ``closest`` lists near misses."""
+
+    closest: tuple[str, ...] = ()
+
+
+class UnknownName(EbpflabError, KeyError):
+    """No such map, column or function in the program."""
+
+    __str__ = Exception.__str__  # KeyError would print the message's repr
+
+
+class WorkloadError(EbpflabError):
+    """A command could not be started on the traced machine."""
+
+
+class AgentFault(EbpflabError):
+    """The agent failed in a way it has no name for; ``detail["traceback"]`` tells where."""
+
+
+def closest(name: str, names: Iterable[str], limit: int = 3) -> tuple[str, ...]:
+    """The ``names`` most like ``name``, best first.
+
+    >>> closest("do_sys_opennat2", ["do_sys_openat2", "vfs_read"])
+    ('do_sys_openat2',)
+    """
+    return tuple(difflib.get_close_matches(name, list(names), n=limit, cutoff=0.6))
+
+
+def suggest(name: str, names: Iterable[str]) -> str:
+    """A sentence that offers the closest of ``names``, or the empty string."""
+    found = closest(name, names)
+    return f" Closest matches: {', '.join(found)}." if found else ""

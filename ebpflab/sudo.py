@@ -1,0 +1,191 @@
+"""`ebpflab setup-sudo`: let one user start the agent as root, and nothing else.
+
+    /usr/local/lib/ebpflab/agent    a copy of ebpflab/agent that only root can change
+    /etc/sudoers.d/ebpflab          a rule that names exactly that copy, for one user
+
+The rule may never name a file that the user can write: whoever changes such a file is root.
+So the agent is copied, every folder above the copy is checked, and the copy counts only
+while it is byte for byte what this version of ebpflab would run (:func:`installed_agent`).
+
+Every function takes ``prefix``, the folder that stands for ``/``: tests use a temporary one.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import re
+import shutil
+import stat
+import subprocess
+import tempfile
+from pathlib import Path
+
+from .errors import EbpflabError, MissingTool, NeedsRoot
+
+ROOT = Path("/")
+AGENT = Path("/usr/local/lib/ebpflab/agent")
+RULE = Path("/etc/sudoers.d/ebpflab")
+COMMAND = ("/usr/bin/python3", "-I", "-B", str(AGENT))
+SOURCE = Path(__file__).parent / "agent"
+
+
+def rule_for(user: str) -> str:
+    """The text of the sudo rule.
+
+    Raises EbpflabError for a name that sudo would read as something other than a name.
+    """
+    if not re.fullmatch(r"[a-z_][a-z0-9_.-]*", user, re.IGNORECASE) or user.upper() == "ALL":
+        raise EbpflabError(
+            f"Writing a sudo rule for {user!r}: that name has a meaning of its own in sudo's "
+            "files, or characters that would need quoting. Use another account."
+        )
+    return (
+        "# Written by `ebpflab setup-sudo`; `sudo ebpflab setup-sudo --remove` takes it away.\n"
+        f"{user} ALL=(root) NOPASSWD: {' '.join(COMMAND)}\n"
+    )
+
+
+def user_to_allow() -> str:
+    """The ordinary user who called sudo; the rule is for them."""
+    if os.geteuid() != 0:
+        raise NeedsRoot(
+            "Setting up sudo needs root, once. Run: sudo .venv/bin/ebpflab setup-sudo"
+        )
+    user = os.environ.get("SUDO_USER", "root")
+    if user == "root":
+        raise EbpflabError(
+            "There is nothing to set up: you are root, who traces without a sudo rule. To set "
+            "it up for an ordinary user, let that user run: sudo .venv/bin/ebpflab setup-sudo"
+        )
+    try:
+        pwd.getpwnam(user)
+    except KeyError:
+        raise EbpflabError(f"Setting up sudo for {user!r}: there is no such user here.") from None
+    return user
+
+
+def describe(user: str) -> str:
+    """What :func:`install` will write, for the reader to agree to."""
+    return (
+        f"This will write\n\n"
+        f"  {AGENT}/    a copy of {SOURCE} that only root can change\n"
+        f"  {RULE}           this rule, checked with visudo:\n\n"
+        + "".join(f"      {line}\n" for line in rule_for(user).splitlines())
+        + f"\nThe agent loads BPF programs and starts the commands of `lab.run` as root, so\n"
+        f"{user} will be root in all but name, without a password. If that is too much,\n"
+        f'use the guest instead: Lab("vm") needs no rights at all.\n'
+    )
+
+
+def installed_agent(prefix: Path = ROOT) -> Path | None:
+    """The root-owned copy, if it is there, out of users' reach, and the same as our agent."""
+    agent = _under(prefix, AGENT)
+    try:
+        if _first_unsafe(agent, prefix) is not None:
+            return None
+        same = _sources(agent) == _sources(SOURCE)
+    except OSError:
+        return None
+    return agent if same else None
+
+
+def install(user: str, prefix: Path = ROOT) -> None:
+    """Put the copy and the rule in place; the rule last, and only if visudo accepts it.
+
+    Raises an EbpflabError, and then nothing of the rule is left behind.
+    """
+    rule = _checked_rule(rule_for(user), prefix)
+    try:
+        _install_agent(prefix)
+        rule.replace(_under(prefix, RULE))
+    finally:
+        rule.unlink(missing_ok=True)
+
+
+def remove(prefix: Path = ROOT) -> list[Path]:
+    """Take away the rule, then the copy. Returns what was there."""
+    if os.geteuid() != 0:
+        raise NeedsRoot("Removing needs root. Run: sudo .venv/bin/ebpflab setup-sudo --remove")
+    removed = []
+    rule, folder = _under(prefix, RULE), _under(prefix, AGENT.parent)
+    if rule.exists():
+        rule.unlink()
+        removed.append(rule)
+    if folder.exists():
+        shutil.rmtree(folder)
+        removed.append(folder)
+    return removed
+
+
+def _under(prefix: Path, path: Path) -> Path:
+    return prefix / path.relative_to("/")
+
+
+def _sources(folder: Path) -> dict[str, bytes]:
+    """What the agent consists of: every module in its folder."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*.py")}
+
+
+def _first_unsafe(path: Path, prefix: Path) -> Path | None:
+    """The first of ``path``, what it holds, and the folders above it that a user may change."""
+    above = [folder for folder in path.parents if folder.is_relative_to(prefix)]
+    for item in (*reversed(above), path, *path.rglob("*")):
+        status = item.lstat()
+        if status.st_uid != 0 or stat.S_ISLNK(status.st_mode) or status.st_mode & 0o022:
+            return item
+    return None
+
+
+def _checked_rule(text: str, prefix: Path) -> Path:
+    """The rule in a file beside its place, accepted by visudo.
+
+    sudo skips files with a dot in their name, so the file has no effect where it stands.
+    """
+    visudo = shutil.which("visudo", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
+    if visudo is None:
+        raise MissingTool(
+            "Checking the sudo rule: visudo is missing. Install it: apt-get install sudo"
+        )
+    place = _under(prefix, RULE)
+    if not place.parent.is_dir():
+        raise EbpflabError(
+            f"Writing {place}: sudo on this machine has no folder {place.parent} for rules."
+        )
+    draft = place.with_name(f".{place.name}.draft")
+    draft.unlink(missing_ok=True)
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o440)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(text)
+    check = subprocess.run([visudo, "-c", "-f", draft], capture_output=True, text=True)
+    if check.returncode != 0:
+        draft.unlink()
+        said = (check.stderr + check.stdout).strip()
+        raise EbpflabError(f"Checking the sudo rule: visudo refused it, so it was not put in place:\n{said}")
+    return draft
+
+
+def _install_agent(prefix: Path) -> None:
+    """Copy the agent into a new folder, then exchange that for the old one."""
+    place = _under(prefix, AGENT)
+    for folder in reversed(place.parents):
+        if folder.is_relative_to(prefix) and not folder.exists():
+            folder.mkdir(mode=0o755)
+    unsafe = _first_unsafe_folder(place.parent, prefix)
+    if unsafe is not None:
+        raise EbpflabError(
+            f"Copying the agent to {place}: {unsafe} can be changed by others than root, so "
+            f"the copy could be too. Make it safe first: chown root:root {unsafe}; "
+            f"chmod go-w {unsafe}"
+        )
+    new = Path(tempfile.mkdtemp(prefix=".new-", dir=place.parent))
+    try:
+        for name, content in _sources(SOURCE).items():
+            (new / name).parent.mkdir(parents=True, exist_ok=True)
+            (new / name).write_bytes(content)
+            (new / name).chmod(0o644)
+        new.chmod(0o755)
+        shutil.rmtree(place, ignore_errors=True)
+        new.rename(place)
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
