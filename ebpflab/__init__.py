@@ -1,0 +1,21 @@
+"""ebpflab: C probes into a real kernel, their events out as DataFrames.
+
+    notebook kernel                                    beside the traced kernel
+    Lab -> Program -> Stream / Table  <== wire ==>  agent -> BCC -> kernel
+                 |
+                 +-> DataFrame -> plots
+
+>>> from ebpflab import Lab
+>>> lab = Lab()                                                       # doctest: +SKIP
+>>> prog = lab.load(source)                                           # doctest: +SKIP
+>>> prog.attach_kprobe(event=lab.syscall_name("execve"), fn_name="trace")  # doctest: +SKIP
+>>> lab.run(["/bin/ls", "/"])                                         # doctest: +SKIP
+>>> prog["events"].frame()                                            # doctest: +SKIP
+"""
+
+from ebpflab.lab import Completed, Lab, Workload
+from ebpflab.program import Program
+from ebpflab.streams import Messages, Stream
+from ebpflab.tables import Table
+
+__all__ = ["Completed", "Lab", "Messages", "Program", "Stream", "Table", "Workload"]

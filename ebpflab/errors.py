@@ -20,7 +20,7 @@
 
 Each message says what was attempted, what went wrong, and the likely reason or the fix.
 A fault crosses the wire as ``{"type": <class name>, "message": ..., "detail": {...}}``;
-:func:`from_fault` turns it back into the exception. ``detail`` stays on the exception.
+`from_fault` turns it back into the exception. ``detail`` stays on the exception.
 """
 
 from __future__ import annotations
@@ -125,3 +125,32 @@ def suggest(name: str, names: Iterable[str]) -> str:
     """A sentence that offers the closest of ``names``, or the empty string."""
     found = closest(name, names)
     return f" Closest matches: {', '.join(found)}." if found else ""
+
+
+def from_fault(fault: dict[str, Any], source: str = "") -> EbpflabError:
+    """The exception for a fault that came over the wire.
+
+    ``source`` is the reader's C program, for the faults that point at a line of it.
+    """
+    from ebpflab import diagnostics
+
+    kind = _BY_NAME.get(fault.get("type", ""), AgentFault)
+    message, detail = str(fault.get("message", "")), dict(fault.get("detail") or {})
+    if kind is CompileError:
+        return diagnostics.compile_error(message, detail, source)
+    if kind is VerifierError:
+        return diagnostics.verifier_error(message, detail, source)
+    error = kind(message, **detail)
+    if isinstance(error, UnknownEvent):
+        error.closest = tuple(detail.get("closest", ()))
+    return error
+
+
+def _tree(root: type[EbpflabError]) -> dict[str, type[EbpflabError]]:
+    found = {root.__name__: root}
+    for child in root.__subclasses__():
+        found.update(_tree(child))
+    return found
+
+
+_BY_NAME = _tree(EbpflabError)

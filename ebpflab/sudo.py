@@ -19,9 +19,10 @@ import shutil
 import stat
 import subprocess
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 
-from .errors import EbpflabError, MissingTool, NeedsRoot
+from ebpflab.errors import EbpflabError, MissingTool, NeedsRoot
 
 ROOT = Path("/")
 AGENT = Path("/usr/local/lib/ebpflab/agent")
@@ -49,9 +50,7 @@ def rule_for(user: str) -> str:
 def user_to_allow() -> str:
     """The ordinary user who called sudo; the rule is for them."""
     if os.geteuid() != 0:
-        raise NeedsRoot(
-            "Setting up sudo needs root, once. Run: sudo .venv/bin/ebpflab setup-sudo"
-        )
+        raise NeedsRoot("Setting up sudo needs root, once. Run: sudo .venv/bin/ebpflab setup-sudo")
     user = os.environ.get("SUDO_USER", "root")
     if user == "root":
         raise EbpflabError(
@@ -82,7 +81,7 @@ def installed_agent(prefix: Path = ROOT) -> Path | None:
     """The root-owned copy, if it is there, out of users' reach, and the same as our agent."""
     agent = _under(prefix, AGENT)
     try:
-        if _first_unsafe(agent, prefix) is not None:
+        if _first_unsafe([*_above(agent, prefix), agent, *agent.rglob("*")]) is not None:
             return None
         same = _sources(agent) == _sources(SOURCE)
     except OSError:
@@ -124,17 +123,31 @@ def _under(prefix: Path, path: Path) -> Path:
 
 def _sources(folder: Path) -> dict[str, bytes]:
     """What the agent consists of: every module in its folder."""
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*.py")}
+    return {path.name: path.read_bytes() for path in folder.glob("*.py")}
 
 
-def _first_unsafe(path: Path, prefix: Path) -> Path | None:
-    """The first of ``path``, what it holds, and the folders above it that a user may change."""
-    above = [folder for folder in path.parents if folder.is_relative_to(prefix)]
-    for item in (*reversed(above), path, *path.rglob("*")):
-        status = item.lstat()
+def _above(path: Path, prefix: Path) -> list[Path]:
+    """The folders that ``path`` is in, from ``prefix`` down."""
+    return [folder for folder in reversed(path.parents) if folder.is_relative_to(prefix)]
+
+
+def _first_unsafe(paths: Iterable[Path]) -> Path | None:
+    """The first of ``paths`` that someone other than root may change or redirect."""
+    for path in paths:
+        status = path.lstat()
         if status.st_uid != 0 or stat.S_ISLNK(status.st_mode) or status.st_mode & 0o022:
-            return item
+            return path
     return None
+
+
+def _refuse_unsafe(folder: Path, prefix: Path) -> None:
+    unsafe = _first_unsafe([*_above(folder, prefix), folder])
+    if unsafe is not None:
+        raise EbpflabError(
+            f"Writing to {folder}: {unsafe} can be changed by others than root, so what is "
+            "written there could be, too. Make it safe first: "
+            f"chown root:root {unsafe}; chmod go-w {unsafe} (if it is a link, remove it)"
+        )
 
 
 def _checked_rule(text: str, prefix: Path) -> Path:
@@ -152,36 +165,31 @@ def _checked_rule(text: str, prefix: Path) -> Path:
         raise EbpflabError(
             f"Writing {place}: sudo on this machine has no folder {place.parent} for rules."
         )
+    _refuse_unsafe(place.parent, prefix)
     draft = place.with_name(f".{place.name}.draft")
-    draft.unlink(missing_ok=True)
-    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o440)
-    with os.fdopen(descriptor, "w") as file:
-        file.write(text)
+    draft.write_text(text)
+    draft.chmod(0o440)
     check = subprocess.run([visudo, "-c", "-f", draft], capture_output=True, text=True)
     if check.returncode != 0:
         draft.unlink()
-        said = (check.stderr + check.stdout).strip()
-        raise EbpflabError(f"Checking the sudo rule: visudo refused it, so it was not put in place:\n{said}")
+        raise EbpflabError(
+            "Checking the sudo rule: visudo refused it, so it was not put in place:\n"
+            + (check.stderr + check.stdout).strip()
+        )
     return draft
 
 
 def _install_agent(prefix: Path) -> None:
     """Copy the agent into a new folder, then exchange that for the old one."""
     place = _under(prefix, AGENT)
-    for folder in reversed(place.parents):
-        if folder.is_relative_to(prefix) and not folder.exists():
-            folder.mkdir(mode=0o755)
-    unsafe = _first_unsafe_folder(place.parent, prefix)
-    if unsafe is not None:
-        raise EbpflabError(
-            f"Copying the agent to {place}: {unsafe} can be changed by others than root, so "
-            f"the copy could be too. Make it safe first: chown root:root {unsafe}; "
-            f"chmod go-w {unsafe}"
-        )
+    for folder in _above(place, prefix):
+        if not folder.exists():
+            folder.mkdir()
+            folder.chmod(0o755)
+    _refuse_unsafe(place.parent, prefix)
     new = Path(tempfile.mkdtemp(prefix=".new-", dir=place.parent))
     try:
         for name, content in _sources(SOURCE).items():
-            (new / name).parent.mkdir(parents=True, exist_ok=True)
             (new / name).write_bytes(content)
             (new / name).chmod(0o644)
         new.chmod(0o755)

@@ -187,13 +187,16 @@ def symbols(path: str, pattern: str) -> List[Dict[str, Any]]:
     ]
 
 
-def explain_uprobe(path: str, sym: str) -> Fault:
+def explain_uprobe(path: str, sym: str, pid: int) -> Fault:
     """Why a uprobe on ``sym`` in ``path`` was refused."""
+    if pid > 0 and not os.path.isdir(f"/proc/{pid}"):
+        return Fault("AttachError", f"There is no process {pid} on the traced machine.")
     if path.startswith("/") and not os.path.isfile(path):
         return Fault("UnknownEvent", f"There is no file {path!r} on the traced machine.")
     names = [row["symbol"] for row in symbols(path, "*")] if path.startswith("/") else []
     if sym in names:
-        return Fault("AttachError", f"The kernel refused a probe at {sym!r} in {path!r}.")
+        where = f" for process {pid}: does it run this file?" if pid > 0 else "."
+        return Fault("AttachError", f"The kernel refused a probe at {sym!r} in {path!r}{where}")
     if path.startswith("/") and not names:
         return Fault(
             "UnknownEvent",

@@ -6,6 +6,7 @@ and 2 at one file in memory for its whole life, and a fault carries what was pri
 """
 
 import os
+import stat
 import threading
 from typing import Any, Dict
 
@@ -27,14 +28,18 @@ class Fault(Exception):
 
 
 class Printed:
-    """Everything that this process prints to fds 1 and 2, kept in memory.
+    """Everything that this process prints to fds 1 and 2, kept in a file.
+
+    The file is in memory, or the one that stands for standard error where our parent has given
+    us one: then what is printed when this process crashes can still be read by it.
 
     ``mark`` returns the place where printing has come to, ``since(mark)`` what was printed
     after it. The file is emptied whenever nothing is being recorded, so it does not grow.
     """
 
     def __init__(self) -> None:
-        self._fd = os.memfd_create("ebpflab-printed")
+        given = stat.S_ISREG(os.fstat(2).st_mode)
+        self._fd = os.dup(2) if given else os.memfd_create("ebpflab-printed")
         self._users = 0
         self._lock = threading.Lock()
 

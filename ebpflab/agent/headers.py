@@ -5,8 +5,8 @@ BCC compiles against ``/lib/modules/$(uname -r)/build``. Two things go wrong the
 * The link points at another kernel's headers. Programs compile, and read struct fields at
   wrong offsets in silence. So the headers' own release is compared with the kernel's.
 * There are no headers. Then the newest installed Debian headers are *borrowed*: a merged tree
-  of symbolic links is named by ``BCC_KERNEL_SOURCE``, and ``BCC_LINUX_VERSION_CODE`` keeps the
-  running kernel's version. ``pt_regs``, uapi headers and tracepoint formats do not differ
+  of symbolic links (made once, in ``/var/cache/ebpflab``) is named by ``BCC_KERNEL_SOURCE``, and
+  ``BCC_LINUX_VERSION_CODE`` keeps the running kernel's version. ``pt_regs``, uapi headers and tracepoint formats do not differ
   between versions; every other kernel struct may, so programs that include kernel-internal
   headers are refused unless the caller names a tree.
 """
@@ -43,11 +43,15 @@ def release_of(tree: Path) -> Optional[str]:
 class Headers:
     """Chooses headers once per session, before the first compilation."""
 
-    def __init__(self, modules: Path = Path("/lib/modules"), src: Path = Path("/usr/src")) -> None:
-        self._src = src
+    def __init__(
+        self,
+        modules: Path = Path("/lib/modules"),
+        src: Path = Path("/usr/src"),
+        cache: Path = Path("/var/cache/ebpflab"),
+    ) -> None:
+        self._src, self._cache = src, cache
         self._release = os.uname().release
         self._build = modules / self._release / "build"
-        self._borrowed_tree: Optional[str] = None
         self.state: Dict[str, Any] = {}
 
     def prepare(self, named: Optional[str]) -> Dict[str, Any]:
@@ -112,11 +116,18 @@ class Headers:
             )
         flavour = flavours[-1]
         common = re.sub(r"-[a-z0-9]+$", "-common", flavour.name)
-        self._borrowed_tree = tempfile.mkdtemp(prefix="ebpflab-headers-")
-        for part in (self._src / common, flavour):
-            if part.is_dir():
-                _link_tree(part, Path(self._borrowed_tree))
-        return self._use(Path(self._borrowed_tree), named_by_caller=False)
+        tree = self._cache / flavour.name
+        if not tree.is_dir():
+            self._cache.mkdir(mode=0o755, parents=True, exist_ok=True)
+            making = Path(tempfile.mkdtemp(prefix=".making-", dir=str(self._cache)))
+            for part in (self._src / common, flavour):
+                if part.is_dir():
+                    _link_tree(part, making)
+            try:
+                making.rename(tree)
+            except OSError:  # another session was quicker
+                shutil.rmtree(str(making))
+        return self._use(tree, named_by_caller=False)
 
     def _installed(self) -> List[Path]:
         def version(path: Path) -> List[int]:
@@ -128,11 +139,6 @@ class Headers:
             if release_of(path) and "-rt" not in path.name
         ]
         return sorted(trees, key=version)
-
-    def close(self) -> None:
-        """Remove the borrowed tree of links."""
-        if self._borrowed_tree:
-            shutil.rmtree(self._borrowed_tree, ignore_errors=True)
 
 
 def _link_tree(source: Path, into: Path) -> None:

@@ -46,8 +46,8 @@ static __always_inline void *ebpflab_reserved(void *lost, void *record) {
   ebpflab_reserved(EBPFLAB_LOST(map), bpf_ringbuf_reserve(map, __VA_ARGS__))
 #define bpf_perf_event_output(ctx, map, ...) \
   ebpflab_count_lost(EBPFLAB_LOST(map), bpf_perf_event_output(ctx, map, __VA_ARGS__))
-#line 1 "/virtual/main.c"
 """
+_FIRST_LINE = '#line 1 "/virtual/main.c"\n'
 
 _COMMENT_OR_STRING = re.compile(r'//[^\n]*|/\*.*?\*/|"(?:\\.|[^"\\\n])*"', re.DOTALL)
 _BUFFER = re.compile(r"^(?![ \t]*#)(.*?)\bBPF_(RINGBUF|PERF)_OUTPUT\s*\(\s*(\w+)", re.MULTILINE)
@@ -87,7 +87,7 @@ def instrument(source: str) -> Instrumented:
             at = found.end(1)
             lost = f"BPF_PERCPU_ARRAY({found.group(3)}{LOST_SUFFIX}, u64, 1); "
             text = text[:at] + lost + text[at:]
-        text = PROLOGUE + text
+    text = (PROLOGUE if known else "") + _FIRST_LINE + text
     layouts: Dict[str, str] = {}
     for found in sends:
         name = found.group(1)

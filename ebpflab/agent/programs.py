@@ -14,6 +14,7 @@ from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple
 
 import bcc
 import discover
+import guarded
 import maps
 from faults import Fault, printed
 from headers import Headers
@@ -68,6 +69,8 @@ def _bcc_call(function: Callable[[], Any]) -> Tuple[Any, Optional[str], str]:
         mark = printed.mark()
         try:
             return function(), None, printed.since(mark)
+        except guarded.Aborted:
+            return None, "LLVM gave up on the program", printed.since(mark)
         except (Exception, SystemExit) as error:  # BCC calls sys.exit on some errors
             return None, str(error), printed.since(mark)
 
@@ -82,7 +85,7 @@ class Program:
         self.streams: Dict[str, Stream] = {}
         code = instrument(source)
         self.bpf, complaint, self.log = _bcc_call(
-            lambda: bcc.BPF(text=code.text.encode(), cflags=_CFLAGS + cflags)
+            lambda: guarded.call(lambda: bcc.BPF(text=code.text.encode(), cflags=_CFLAGS + cflags))
         )
         if complaint is not None:
             raise self._refused(complaint)
@@ -187,7 +190,7 @@ class Program:
         if kind in ("kprobe", "kretprobe") and "event" in where:
             fault = discover.explain_kprobe(where["event"])
         elif kind in ("uprobe", "uretprobe") and where.get("sym"):
-            fault = discover.explain_uprobe(where["name"], where["sym"])
+            fault = discover.explain_uprobe(where["name"], where["sym"], where["pid"])
         elif kind == "tracepoint" and where["tp"] not in discover.tracepoints("*"):
             fault = discover.unknown("tracepoint", where["tp"], discover.tracepoints("*"))
         else:
@@ -302,4 +305,3 @@ class Programs:
     def end(self) -> None:
         for program in self._loaded.values():
             program.detach()
-        self.headers.close()

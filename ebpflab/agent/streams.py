@@ -27,9 +27,8 @@ import threading
 import time
 from typing import Any, Callable, Dict, List
 
-from wire import CHUNK_BYTES, Buffer
+from wire import BUSY, CHUNK_BYTES, DISCARD, Buffer, stride
 
-BUSY, DISCARD = 1 << 31, 1 << 30
 PAGE = mmap.PAGESIZE
 _HEADER = struct.Struct("<II")
 _POLL_SECONDS = 0.1  # a discard with NO_WAKEUP can swallow the next adaptive wake-up
@@ -37,11 +36,6 @@ _BUSY_WAIT_SECONDS = 0.05
 
 Send = Callable[[int, int, Buffer], None]
 """``send(stream id, lost so far, bytes)``; blocks while the reader is slow."""
-
-
-def stride(length: int) -> int:
-    """Bytes from one record's header to the next."""
-    return (length + 8 + 7) & ~7
 
 
 def whole_records(words: "memoryview[int]", available: int) -> int:

@@ -32,12 +32,20 @@ BATCH_HEADER = struct.Struct("<IQ")
 MAX_FRAME_BYTES = 8 << 20  # the largest payload either side sends or accepts
 CHUNK_BYTES = 1 << 20  # how senders cut what is larger
 
+BUSY, DISCARD = 1 << 31, 1 << 30  # flags in a record's length
+RECORD_HEADER_BYTES = 8
+
 Buffer = Union[bytes, bytearray, memoryview]
 Message = Dict[str, Any]
 
 
 class BadFrame(Exception):
     """The bytes received are not a frame of this protocol."""
+
+
+def stride(length: int) -> int:
+    """Bytes from one record's header to the next, for a record of ``length`` data bytes."""
+    return (length + RECORD_HEADER_BYTES + 7) & ~7
 
 
 def encode(kind: int, *parts: Buffer) -> List[Buffer]:

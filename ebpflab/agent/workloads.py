@@ -40,7 +40,7 @@ class Workload(threading.Thread):
         super().__init__(name=f"workload {argv[0]}", daemon=True)
         self._argv, self._stdin, self._cwd = argv, stdin, cwd
         self._env = {**os.environ, "PATH": os.environ.get("PATH") or os.defpath, **env}
-        self._started = threading.Event()
+        self._spawned = threading.Event()
         self._error: Optional[OSError] = None
         self._process: "Optional[subprocess.Popen[bytes]]" = None
         self._output: Dict[str, bytearray] = {"stdout": bytearray(), "stderr": bytearray()}
@@ -48,7 +48,7 @@ class Workload(threading.Thread):
 
     def begin(self) -> int:
         self.start()
-        self._started.wait()
+        self._spawned.wait()
         if self._error is not None:
             what = self._error.strerror or str(self._error)
             raise Fault(
@@ -78,7 +78,7 @@ class Workload(threading.Thread):
             self._error = error if isinstance(error, OSError) else OSError(str(error))
             return
         finally:
-            self._started.set()
+            self._spawned.set()
         readers = [threading.Thread(target=self._read, args=(name,), daemon=True) for name in self._output]
         for reader in readers:
             reader.start()

@@ -1,0 +1,44 @@
+# Everything a newcomer types. Each target does its own set-up and may be repeated.
+
+PYTHON ?= python3
+SETUP := $(PYTHON) -B provision/host
+BIN := .venv/bin
+# For folders that Python runs as a whole: their modules import one another by bare names.
+MYPY_FOLDER := MYPYPATH=. ../../$(BIN)/mypy --config-file ../../pyproject.toml \
+	--explicit-package-bases --exclude __init__ --cache-dir ../../.mypy_cache
+NOTEBOOKS := $(wildcard notebooks/*.ipynb)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup lab test check vm clean
+
+help: ## show this list
+	@sed -n 's/^\([a-z]*\):.*## /  make \1	/p' Makefile | expand -t 16
+
+setup: ## install what is missing: system packages, .venv, the guest if needed
+	@$(SETUP) setup
+
+lab: ## set up, then open JupyterLab on the notebooks
+	@$(SETUP) lab
+
+test: ## set up, then run every test
+	@$(SETUP) test
+	@$(BIN)/python -m pytest
+
+check: ## style, types, notebooks without outputs, who imports whom
+	@$(SETUP) tools
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	cd ebpflab/agent && $(MYPY_FOLDER)/agent .
+	cd provision/host && $(MYPY_FOLDER)/host .
+ifneq ($(NOTEBOOKS),)
+	$(BIN)/nbstripout --verify $(NOTEBOOKS)
+endif
+	$(BIN)/python -m pytest -q tests/unit/test_layout.py
+
+vm: ## build the guest that is traced where this kernel cannot be
+	@$(SETUP) vm
+
+clean: ## remove .venv and every cache in this folder (not the guest: `ebpflab vm rm`)
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist
+	find . -name __pycache__ -prune -exec rm -rf {} +

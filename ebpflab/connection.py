@@ -1,0 +1,181 @@
+"""The notebook's end of the wire: requests out; answers, records and losses in.
+
+One daemon thread reads everything the agent sends. An answer wakes whoever waits for it; a batch
+of records goes to the stream that listens for it. When the agent ends, every waiting request and
+every later one raises `ConnectionLost` with the transport's account of why.
+
+Another thread writes. So "interrupt kernel", which raises in the main thread, cannot cut a frame
+in two, and a finalizer may send at any moment: ``SimpleQueue.put`` is safe in destructors.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import queue
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future, InvalidStateError
+from typing import Any
+
+from ebpflab import errors
+from ebpflab.agent import wire
+from ebpflab.targets.base import Transport
+
+Sink = Callable[[int, bytes], None]
+"""Called with (records lost so far, record bytes) from the reading thread."""
+
+_HELLO_SECONDS = 30.0
+
+
+class Answer(dict[str, Any]):
+    """The fields of an answer, and the bytes that came with it."""
+
+    blob: bytes = b""
+
+
+class Connection:
+    """A conversation with one agent. Thread-safe."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+        self._ids = itertools.count(1)
+        self._outgoing: queue.SimpleQueue[list[wire.Buffer] | None] = queue.SimpleQueue()
+        self._waiting: dict[int, Future[Answer]] = {}
+        self._blobs: dict[int, bytearray] = {}
+        self._sinks: dict[int, Sink] = {}
+        self._hello: Future[dict[str, Any]] = Future()
+        self._lost: errors.TargetError | None = None
+        for work, name in ((self._read, "ebpflab reader"), (self._write, "ebpflab writer")):
+            threading.Thread(target=work, name=name, daemon=True).start()
+
+    def hello(self) -> dict[str, Any]:
+        """What the agent said of itself. Raises WireError for another protocol version."""
+        try:
+            hello = self._hello.result(timeout=_HELLO_SECONDS)
+        except TimeoutError:
+            raise errors.ConnectionLost(
+                f"The agent did not answer within {_HELLO_SECONDS:.0f} seconds."
+                f" {self._transport.post_mortem()}"
+            ) from None
+        if hello.get("protocol") != wire.PROTOCOL:
+            raise errors.WireError(
+                f"The agent speaks version {hello.get('protocol')} of the wire and this notebook"
+                f" version {wire.PROTOCOL}. Both sides must come from one ebpflab: restart the"
+                " notebook kernel, or install the same version on both machines."
+            )
+        return hello
+
+    def listen(self, stream: int, sink: Sink) -> None:
+        """Send the records of ``stream`` to ``sink`` from now on."""
+        self._sinks[stream] = sink
+
+    def ignore(self, stream: int) -> None:
+        self._sinks.pop(stream, None)
+
+    @property
+    def lost(self) -> errors.TargetError | None:
+        """Why the agent is gone, or None while it is there."""
+        return self._lost
+
+    def request(self, op: str, *, c_source: str = "", **fields: Any) -> Answer:
+        """Ask, and wait for the answer. ``c_source`` is what a fault may point into.
+
+        Raises the exception for the fault that came back, or ConnectionLost.
+        """
+        ident, future = next(self._ids), Future[Answer]()
+        frame = wire.control({"id": ident, "op": op, **fields})
+        self._waiting[ident] = future
+        try:
+            # Looked at after the future can be found, so that whoever gives up finds it or we
+            # find that they did.
+            if self._lost is not None:
+                raise self._lost
+            self._outgoing.put(frame)
+            answer = future.result()
+        finally:
+            self._waiting.pop(ident, None)
+        fault = answer.get("fault")
+        if fault is not None:
+            raise errors.from_fault(fault, c_source)
+        return answer
+
+    def tell(self, op: str, **fields: Any) -> None:
+        """Ask for something whose answer does not matter. Safe in finalizers; never waits."""
+        self._outgoing.put(wire.control({"id": next(self._ids), "op": op, **fields}))
+
+    def close(self) -> None:
+        """End the agent. May be called twice, and from any thread."""
+        self._give_up(errors.ConnectionLost("This lab is closed. Make a new one with Lab()."))
+        self._outgoing.put(None)
+        self._transport.close()
+
+    # -- the two threads ---------------------------------------------------------------------
+
+    def _write(self) -> None:
+        try:
+            while (frame := self._outgoing.get()) is not None:
+                wire.write_frame(self._transport.writer, frame)
+        except OSError:
+            pass  # the agent is gone; the reading thread knows why
+
+    def _read(self) -> None:
+        decoder = wire.Decoder()
+        try:
+            while True:
+                data = os.read(self._transport.reader, 1 << 20)
+                if not data:
+                    break
+                decoder.feed(data)
+                for kind, payload in decoder.frames():
+                    self._dispatch(kind, payload)
+        except OSError:
+            pass
+        except wire.BadFrame as error:
+            self._transport.close()
+            self._give_up(errors.WireError(f"The agent sent what is not our protocol: {error}."))
+        if self._lost is None:
+            self._give_up(errors.ConnectionLost(self._transport.post_mortem()))
+
+    def _dispatch(self, kind: int, payload: bytearray) -> None:
+        if kind == wire.BATCH:
+            stream, lost = wire.BATCH_HEADER.unpack_from(payload)
+            sink = self._sinks.get(stream)
+            if sink is not None:
+                sink(lost, bytes(memoryview(payload)[wire.BATCH_HEADER.size :]))
+        elif kind == wire.BLOB:
+            (ident,) = wire.BLOB_HEADER.unpack_from(payload)
+            self._blobs.setdefault(ident, bytearray()).extend(payload[wire.BLOB_HEADER.size :])
+        else:
+            self._control(wire.parse_control(payload))
+
+    def _control(self, message: dict[str, Any]) -> None:
+        if "hello" in message:
+            self._hello.set_result(message["hello"])
+        elif "id" in message:
+            ident = message["id"]
+            answer = Answer(message.get("ok") or {})
+            answer.blob = bytes(self._blobs.pop(ident, b""))
+            if "fault" in message:
+                answer["fault"] = message["fault"]
+            future = self._waiting.get(ident)
+            if future is not None:  # else its caller was interrupted and does not wait any more
+                future.set_result(answer)
+        elif "fault" in message:
+            self._give_up_with(errors.from_fault(message["fault"]))
+        elif "broken" in message:
+            self._give_up(errors.ConnectionLost(f"The agent failed:\n{message['broken']}"))
+
+    def _give_up_with(self, error: errors.EbpflabError) -> None:
+        self._give_up(
+            error if isinstance(error, errors.TargetError) else errors.ConnectionLost(str(error))
+        )
+
+    def _give_up(self, error: errors.TargetError) -> None:
+        if self._lost is None:
+            self._lost = error
+        for future in (self._hello, *list(self._waiting.values())):
+            try:
+                future.set_exception(self._lost)
+            except InvalidStateError:
+                pass  # it has its answer

@@ -1,0 +1,162 @@
+"""From clang's and the verifier's logs to an error that a learner can act on.
+
+Both logs are long and say the decisive thing once. Of each we show that one thing, the line of
+the reader's own C that it is about, what it usually means, and how much more there is; the whole
+text stays on the exception as ``log``.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from typing import Any
+
+from ebpflab.errors import CompileError, VerifierError
+
+_CLANG = re.compile(r"^/virtual/main\.c:(\d+):(\d+): (?:fatal )?error: (.*)$", re.MULTILINE)
+_CLANG_ANYWHERE = re.compile(r"^(\S+?):(\d+):(\d+): (?:fatal )?error: (.*)$", re.MULTILINE)
+_LLVM = re.compile(r"^Error at line \d+: (.*?)(?: for DAG:.*)?$", re.MULTILINE)
+_LLVM_FUNCTION = re.compile(r"^In function: (\w+)$", re.MULTILINE)
+_VERIFIER_SOURCE = re.compile(r"^; (?! *@)(\S.*?)(?: @ \S+:\d+)?$")
+
+_CLANG_HINTS = (
+    (
+        r"signed division",
+        "BPF divides unsigned numbers only (until LLVM 18): make both sides of / or % unsigned.",
+    ),
+    (
+        r"argument may not have 'void' type|incomplete type 'void'",
+        "`void name` is not a C parameter: write `void *ctx`, or `struct pt_regs *ctx`.",
+    ),
+    (
+        r"(?:implicit declaration of function|call to undeclared function) '(\w+)'",
+        "There is no function or BPF helper of that name here. BPF programs can call helpers"
+        " (bpf-helpers(7)) and their own functions, nothing of the C library.",
+    ),
+    (
+        r"incomplete definition of type 'struct (\w+)'|has incomplete type 'struct (\w+)'",
+        "Include the kernel header that defines this struct.",
+    ),
+    (r"'([^']+)' file not found", "This header is not among the traced kernel's headers."),
+    (
+        r"use of undeclared identifier",
+        "Misspelt, or its declaration (a BPF_... map, a struct, an #include) is missing above.",
+    ),
+)
+_VERIFIER_HINTS = (
+    (
+        r"map_value_or_null|mem_or_null|_or_null'?$",
+        "This pointer may be NULL: a lookup or reserve can fail. Test it first:"
+        " `if (!pointer) return 0;`",
+    ),
+    (
+        r"invalid mem access '(?:inv|scalar)'",
+        "This address was not proven safe. Read kernel and user memory through"
+        " bpf_probe_read_kernel() and bpf_probe_read_user().",
+    ),
+    (
+        r"Unreleased reference",
+        "A reserved ring buffer record must be submitted or discarded on every path.",
+    ),
+    (
+        r"back-edge|infinite loop|loop detected|BPF program is too large|too many states",
+        "The verifier must see the loop end. Give it a constant bound.",
+    ),
+    (
+        r"invalid (?:indirect )?read from stack|invalid stack",
+        "Part of this variable was never written. Start it with `= {}`.",
+    ),
+    (r"R0 !read_ok", "Every path must return a value: end the function with `return 0;`."),
+    (
+        r"combined stack size|stack.*exceeds|stack limit",
+        "The BPF stack is 512 bytes. Keep large structs in a map or in the ring buffer.",
+    ),
+    (
+        r"unknown func|program of this type cannot use helper|invalid func",
+        "This helper does not exist in this kernel, or not for this kind of probe.",
+    ),
+)
+
+
+def _hint(text: str, hints: tuple[tuple[str, str], ...]) -> str:
+    for pattern, advice in hints:
+        if re.search(pattern, text):
+            return advice
+    return ""
+
+
+def _excerpt(source: str, line: int, column: int | None = None) -> str:
+    """The reader's line with its number, and a caret under the column."""
+    lines = source.splitlines()
+    if not 1 <= line <= len(lines):
+        return ""
+    number = f"{line:5} | "
+    text = number + lines[line - 1].replace("\t", " ")
+    if column is not None:
+        text += "\n" + " " * (len(number) - 2) + "| " + " " * (column - 1) + "^"
+    return text
+
+
+def compile_error(message: str, detail: dict[str, Any], source: str) -> CompileError:
+    """A CompileError that points at the reader's line."""
+    log = str(detail.get("log", ""))
+    errors = _CLANG.findall(log)
+    if errors:
+        line, column, what = int(errors[0][0]), int(errors[0][1]), errors[0][2]
+        parts = [f"clang refused the program at line {line}: {what}", _excerpt(source, line, column)]
+        more = len(errors) - 1
+    elif gave_up := _LLVM.search(log):
+        # Not with its line: by then BCC's rewriting has moved the lines.
+        line = column = None
+        what, more = gave_up.group(1), 0
+        function = _LLVM_FUNCTION.search(log)
+        where = f"the function {function.group(1)}" if function else "the program"
+        parts = [f"LLVM cannot translate {where} to BPF: {what}."]
+    else:
+        line = column = None
+        elsewhere = _CLANG_ANYWHERE.search(log)
+        what = elsewhere.group(0) if elsewhere else (log.strip().splitlines() or [message])[-1]
+        parts = [f"clang refused the program: {what}"]
+        more = 0
+    parts.append(_hint(what, _CLANG_HINTS))
+    if more:
+        parts.append(f"({more} more error{'s' * (more > 1)}; the whole text is in the error's .log)")
+    error = CompileError("\n".join(part for part in parts if part), **detail)
+    error.line, error.column, error.log = line, column, log
+    return error
+
+
+def verifier_error(message: str, detail: dict[str, Any], source: str) -> VerifierError:
+    """A VerifierError with the decisive line of the log and the C line that it is about."""
+    log = str(detail.get("log", ""))
+    lines = [line.rstrip() for line in log.splitlines()]
+    # The verifier ends with statistics; what it objected to is the line before.
+    end = next((i for i, line in enumerate(lines) if line.startswith("processed ")), len(lines))
+    said = [
+        line for line in lines[:end] if line and not line.startswith((";", "WARNING:", "bpf:", "libbpf:"))
+    ]
+    decisive = said[-1] if said else str(detail.get("complaint", "no reason was given"))
+    quoted = [found.group(1) for line in lines[:end] if (found := _VERIFIER_SOURCE.match(line))]
+    parts = [f"{message}: {decisive}"]
+    number = _line_of(quoted[-1], source) if quoted else None
+    if number is not None:
+        parts.append(_excerpt(source, number))
+    parts.append(_hint(decisive, _VERIFIER_HINTS))
+    parts.append(f"({len(lines)} lines of the verifier's log are in the error's .log)")
+    error = VerifierError("\n".join(part for part in parts if part), line=number, **detail)
+    error.log = log
+    return error
+
+
+def _line_of(quoted: str, source: str) -> int | None:
+    """The line of ``source`` that the verifier quotes.
+
+    It quotes BCC's rewriting of the line, so where no line is equal the most similar one is
+    meant, provided it is similar enough to be worth showing.
+    """
+    text = quoted.strip()
+    lines = [line.strip() for line in source.splitlines()]
+    if text in lines:
+        return lines.index(text) + 1
+    found = difflib.get_close_matches(text, lines, n=1, cutoff=0.5)
+    return lines.index(found[0]) + 1 if found else None

@@ -1,0 +1,183 @@
+"""Program: compiled C on the traced machine, what it is attached to, and its maps.
+
+The names and arguments of the attach methods are BCC's, so that the book's programs and BCC's
+reference guide carry over line by line.
+"""
+
+from __future__ import annotations
+
+import weakref
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from ebpflab import frames
+from ebpflab.connection import Answer, Connection
+from ebpflab.errors import UnknownName, suggest
+from ebpflab.streams import Messages, Stream
+from ebpflab.tables import Table
+
+if TYPE_CHECKING:
+    from ebpflab.lab import Lab
+
+_PERF_EVENT_ARRAY = 4  # enum bpf_map_type
+
+
+class Program:
+    """A BPF program that `Lab.load` has compiled. Also a context manager.
+
+    ``prog["events"]`` is a `Stream` for a ring or perf buffer and a `Table` for any other map.
+    """
+
+    def __init__(self, lab: Lab, connection: Connection, source: str, loaded: Answer) -> None:
+        self.lab, self.source = lab, source
+        self.functions: list[str] = loaded["functions"]
+        self.warnings: str = loaded["log"]
+        """What clang printed while it compiled the program."""
+        self._connection, self._ident = connection, int(loaded["program"])
+        self._attached: dict[int, str] = {}
+        attrs = {**lab.attrs, **({} if loaded["headers"]["matching"] else loaded["headers"])}
+        self._maps = {each["name"]: self._make_map(each, attrs) for each in loaded["maps"]}
+        self._messages = None
+        if loaded["messages"] is not None and "printk" in source:
+            self._messages = Messages(connection, loaded["messages"], attrs)
+        self._finalizer = weakref.finalize(self, connection.tell, "close", program=self._ident)
+
+    def _make_map(self, described: dict[str, Any], attrs: dict[str, Any]) -> Stream | Table:
+        if described["stream"] is None:
+            return Table(self._ident, described, self._connection, attrs)
+        layout = frames.layout_of(described["value"], 0, "data")
+        per_cpu = described["type"] == _PERF_EVENT_ARRAY
+        return Stream(
+            described["name"],
+            self._connection,
+            described["stream"],
+            attrs,
+            layout,
+            per_cpu=per_cpu,
+        )
+
+    def __getitem__(self, name: str) -> Any:
+        try:
+            return self._maps[name]
+        except KeyError:
+            have = ", ".join(self._maps) or "none"
+            raise UnknownName(
+                f"The program has no map {name!r}. It has: {have}.{suggest(name, self._maps)}"
+            ) from None
+
+    @property
+    def messages(self) -> Messages:
+        """What the program says with ``bpf_trace_printk``, as a stream."""
+        if self._messages is None:
+            raise UnknownName("The program does not call bpf_trace_printk, so it has no messages.")
+        return self._messages
+
+    # -- attaching ---------------------------------------------------------------------------
+
+    def attach_kprobe(self, event: str, fn_name: str, event_off: int = 0) -> None:
+        """Run ``fn_name`` each time the kernel enters the function ``event``.
+
+        Raises UnknownEvent (with the closest names) or AttachError, which tell why; and
+        VerifierError when the kernel refuses the C function.
+        Source: Documentation/trace/kprobes.rst.
+
+        >>> prog.attach_kprobe(event=lab.syscall_name("execve"), fn_name="trace")  # doctest: +SKIP
+        """
+        self._attach("kprobe", fn_name, event=event, event_off=event_off or None)
+
+    def attach_kretprobe(self, event: str, fn_name: str, maxactive: int = 0) -> None:
+        """Run ``fn_name`` each time the kernel function ``event`` returns.
+
+        ``maxactive`` is how many calls may be under way at once before returns are missed; 0
+        leaves it to the kernel.
+        """
+        self._attach("kretprobe", fn_name, event=event, maxactive=maxactive or None)
+
+    def attach_tracepoint(self, tp: str, fn_name: str) -> None:
+        """Run ``fn_name`` at the tracepoint ``tp``, given as ``category:name``."""
+        self._attach("tracepoint", fn_name, tp=tp)
+
+    def attach_raw_tracepoint(self, tp: str, fn_name: str) -> None:
+        """Run ``fn_name`` at the raw tracepoint ``tp``, given by its name alone."""
+        self._attach("raw_tracepoint", fn_name, tp=tp)
+
+    def attach_uprobe(
+        self,
+        name: str,
+        sym: str = "",
+        fn_name: str = "",
+        addr: int | None = None,
+        pid: int = -1,
+        sym_off: int = 0,
+    ) -> None:
+        """Run ``fn_name`` when a process enters the function ``sym`` of the file ``name``.
+
+        ``name`` is a path, or a library's short name such as "c"; ``addr`` an address instead of
+        ``sym``; ``pid`` one process, -1 for all.
+        """
+        where = {"name": name, "sym": sym or None, "addr": addr, "pid": pid}
+        self._attach("uprobe", fn_name, **where, sym_off=sym_off or None)
+
+    def attach_uretprobe(
+        self, name: str, sym: str = "", fn_name: str = "", addr: int | None = None, pid: int = -1
+    ) -> None:
+        """Run ``fn_name`` when a process returns from the function ``sym`` of the file ``name``."""
+        self._attach("uretprobe", fn_name, name=name, sym=sym or None, addr=addr, pid=pid)
+
+    def _attach(self, kind: str, fn_name: str, **where: Any) -> None:
+        if fn_name not in self.functions:
+            have = ", ".join(self.functions) or "none"
+            raise UnknownName(
+                f"The program has no function {fn_name!r}. It has:"
+                f" {have}.{suggest(fn_name, self.functions)}"
+            )
+        answer = self._connection.request(
+            "attach",
+            c_source=self.source,
+            program=self._ident,
+            kind=kind,
+            fn_name=fn_name,
+            where=where,
+        )
+        place = where.get("event") or where.get("tp") or f"{where['name']}:{where.get('sym') or where.get('addr')}"
+        self._attached[answer["attachment"]] = f"{kind} {place} -> {fn_name}"
+
+    @property
+    def attached(self) -> list[str]:
+        """What is attached now, as ``kind place -> function``."""
+        return list(self._attached.values())
+
+    # -- ending ------------------------------------------------------------------------------
+
+    def detach(self) -> None:
+        """Take all probes away. Maps and streams stay readable."""
+        self._connection.request("detach", program=self._ident)
+        self._attached.clear()
+
+    def close(self) -> None:
+        """Detach and give the program back. Rows that have arrived stay readable."""
+        if not self._finalizer.alive:
+            return
+        streams = [each for each in self._maps.values() if isinstance(each, Stream)]
+        for stream in (*streams, *([self._messages] if self._messages else [])):
+            stream.close()
+        self._attached.clear()
+        self._finalizer.detach()
+        if self._connection.lost is None:
+            self._connection.request("close", program=self._ident)
+
+    @property
+    def closed(self) -> bool:
+        return not self._finalizer.alive
+
+    def __enter__(self) -> Program:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        state = "closed" if self.closed else "; ".join(self.attached) or "not attached"
+        return f"<Program {', '.join(self.functions)}: {state}>"

@@ -1,0 +1,140 @@
+"""Set up this machine: ``python3 -B provision/host setup | lab | vm | test | tools``.
+
+    setup   system packages, .venv, and the guest where this kernel cannot be traced
+    lab     the same, then JupyterLab on notebooks/
+    vm      the same as setup, with the guest in any case
+    test    the same as vm, with compilers and a browser for the tests
+    tools   .venv alone, with what `make check` needs
+
+Each step looks first and does nothing where nothing is missing, so that a second `make lab`
+serves within seconds. A step that cannot be done here ends with what to do instead. Standard
+library only; starts under Python 3.8, if only to say that it is too old.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import environment
+import packages
+import server
+from stop import Stop, say
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+OLDEST_PYTHON = (3, 11)
+
+BY_HAND = """\
+{system} is not a system this set-up knows; it installs packages on Debian and Ubuntu only.
+On another Linux, install these with its package manager, as it calls them:
+  - Python 3.11 or newer with venv; git
+  - BCC's module for {python} (Debian: python3-bpfcc), and the headers of the running kernel
+  - or, for the guest: qemu-system-{machine}, qemu-img, mmdebstrap, uidmap
+then:
+  python3 -m venv .venv
+  .venv/bin/pip install -c constraints.txt -e '.[lab]'
+  .venv/bin/ebpflab doctor          # says what is still missing
+  .venv/bin/jupyter lab notebooks
+On macOS or Windows, do `make lab` inside of a Linux virtual machine (Debian 13 is the safest
+choice), and open the address it prints through a forwarded port: ssh -L 8888:127.0.0.1:8888"""
+
+
+def main() -> int:
+    goal = sys.argv[1] if len(sys.argv) == 2 else ""
+    if goal not in ("setup", "lab", "vm", "test", "tools"):
+        print(__doc__, file=sys.stderr)
+        return 2
+    os.chdir(REPOSITORY)
+    try:
+        prepare(goal)
+    except Stop as stop:
+        print(f"\nebpflab: {stop}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(f"\nebpflab: interrupted. `make {goal}` goes on from here.", file=sys.stderr)
+        return 130
+    return 0
+
+
+def prepare(goal: str) -> None:
+    require_python()
+    require_debian()
+    testing = goal == "test"
+    packages.ensure(packages.for_venv())
+    environment.ensure(REPOSITORY, ("lab", "dev") if goal in ("test", "tools") else ("lab",))
+    if goal == "tools":
+        return
+    packages.ensure(packages.for_tracing() + (packages.for_tests() if testing else []))
+    if testing and not shutil.which("chromium"):
+        install_browser()
+    prepare_guest(always=goal in ("vm", "test"))
+    if goal == "lab":
+        server.serve(REPOSITORY)
+    say("Everything is set up.")
+
+
+def require_python() -> None:
+    """Go on under Python 3.11 or newer; this one, or another that is on PATH."""
+    if sys.version_info >= OLDEST_PYTHON:
+        return
+    for minor in range(15, OLDEST_PYTHON[1] - 1, -1):
+        other = shutil.which(f"python3.{minor}")
+        if other and subprocess.run([other, "-c", ""], stderr=subprocess.DEVNULL).returncode == 0:
+            say(f"python3 is {platform.python_version()}; going on with {other}")
+            os.execv(other, [other, "-B", *sys.argv])
+    raise Stop(
+        f"ebpflab needs Python 3.11 or newer, and python3 is {platform.python_version()}.\n"
+        "Install a newer one and do this again. On Ubuntu 22.04:\n"
+        "  sudo apt-get install python3.11 python3.11-venv"
+    )
+
+
+def require_debian() -> None:
+    """Raises Stop, with the steps to do by hand, where there is no apt."""
+    if platform.system() != "Linux" or not shutil.which("apt-get"):
+        names = {"system": packages.system_name(), "machine": platform.machine()}
+        raise Stop(BY_HAND.format(python=packages.SYSTEM_PYTHON, **names))
+
+
+def prepare_guest(always: bool) -> None:
+    """Build the guest where it is needed. Where it is there already, this takes a second."""
+    features = module("ebpflab/agent/features.py")
+    choice = module("ebpflab/features.py")
+    local, why = choice.can_trace_kernel(features.probe())
+    if local and not always:
+        say(f"No guest is needed: {why}.")
+        return
+    if not local:
+        say(f"The chapters will trace a guest, because of this machine's {why}.")
+    packages.ensure(packages.FOR_GUEST)
+    if subprocess.run([".venv/bin/ebpflab", "vm", "build"]).returncode != 0:
+        raise Stop(
+            "the guest could not be built; the reason stands above. When it is mended, do this\n"
+            "again. Until then, `.venv/bin/ebpflab doctor` says what works without it."
+        )
+
+
+def install_browser() -> None:
+    """Ubuntu's chromium is a snap, which a driver cannot start; Playwright brings another."""
+    say("Installing Chromium for the browser tests, by Playwright.")
+    if subprocess.run([".venv/bin/playwright", "install", "--with-deps", "chromium"]).returncode:
+        raise Stop("Playwright could not install Chromium; the reason stands above.")
+
+
+def module(path: str) -> ModuleType:
+    """One file of the package, without the package: .venv may be in the making."""
+    spec = importlib.util.spec_from_file_location(path.replace("/", "_")[:-3], path)
+    assert spec is not None and spec.loader is not None
+    loaded = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(loaded)
+    return loaded
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,54 @@
+"""The contract that every target keeps: the same tests, on each, with real kernel events.
+
+Ground truth is made by a C program that calls a function as often as it is told to. Only that
+program is probed, so the suite may run on the machine that runs the tests.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from ebpflab import Lab
+from ebpflab.targets import TARGETS
+
+TARGET_C = r"""
+#include <stdio.h>
+#include <stdlib.h>
+__attribute__((noinline)) long work(long n, const char *text) {
+  __asm__ volatile("" : : "r"(text) : "memory");
+  return n * 2;
+}
+int main(int argc, char **argv) {
+  char text[] = "hello";
+  for (long n = 0; n < atol(argv[1]); n++) work(n, text);
+  return 0;
+}
+"""
+
+
+@pytest.fixture(
+    scope="session",
+    params=[
+        pytest.param("local", marks=pytest.mark.local),
+        pytest.param("vm", marks=pytest.mark.vm),
+    ],
+)
+def lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
+    """A lab on each target. A target that cannot be used here is a failure, not a skip."""
+    reason = TARGETS[request.param]().unavailable()
+    assert reason is None, f"{request.param}: {reason}"
+    with Lab(request.param) as lab:
+        yield lab
+
+
+@pytest.fixture(scope="session")
+def program(lab: Lab) -> Iterator[str]:
+    """The path, on the traced machine, of a program with a function ``work``."""
+    folder = lab.run(["mktemp", "-d"]).stdout.strip()
+    path = f"{folder}/target"
+    built = lab.run(["gcc", "-O1", "-x", "c", "-o", path, "-"], input=TARGET_C)
+    assert built.returncode == 0, built.stderr
+    yield path
+    lab.run(["rm", "-r", folder])

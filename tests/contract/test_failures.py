@@ -1,0 +1,122 @@
+"""Bad input gets a message that names it, and nothing else is disturbed."""
+
+from __future__ import annotations
+
+import pytest
+
+from ebpflab import Lab
+from ebpflab.errors import (
+    AttachError,
+    CompileError,
+    ProgramError,
+    UnknownEvent,
+    UnknownName,
+    VerifierError,
+    WorkloadError,
+)
+
+GOOD = "#include <uapi/linux/ptrace.h>\nint on_work(struct pt_regs *ctx) { return 0; }\n"
+
+
+def test_c_that_does_not_compile_points_at_the_line(lab: Lab) -> None:
+    source = "// one\n// two\nBPF_RINGBUF_OUTPUT(out, 8);\nint f(void *ctx) {\n  u32 a = sizee;\n  return 0;\n}\n"
+    with pytest.raises(CompileError) as caught:
+        lab.load(source)
+    error = caught.value
+    assert (error.line, error.column) == (5, 11)
+    assert "    5 |   u32 a = sizee;\n      |           ^" in str(error)
+    assert "sizee" in error.log
+
+
+def test_an_unknown_function_is_a_compile_error(lab: Lab) -> None:
+    with pytest.raises(CompileError, match="no function or BPF helper") as caught:
+        lab.load("int f(void *ctx) {\n  return strlen_of(ctx);\n}\n")
+    assert caught.value.line == 2
+
+
+def test_what_llvm_cannot_translate_does_not_end_the_agent(lab: Lab) -> None:
+    source = "#include <uapi/linux/ptrace.h>\nint f(struct pt_regs *ctx) {\n"
+    source += "  s64 n = PT_REGS_PARM1(ctx);\n  return n % 3;\n}\n"
+    with pytest.raises(CompileError, match="unsigned"):
+        lab.load(source)
+    with lab.load(GOOD) as prog:
+        assert prog.functions == ["on_work"]
+
+
+def test_the_verifier_points_at_the_line(lab: Lab, program: str) -> None:
+    source = (
+        "BPF_HASH(seen, u32, u64);\n"
+        "int on_work(struct pt_regs *ctx) {\n"
+        "  u32 key = 1;\n"
+        "  u64 *value = seen.lookup(&key);\n"
+        "  (*value)++;\n"
+        "  return 0;\n"
+        "}\n"
+    )
+    with lab.load(source) as prog:
+        with pytest.raises(VerifierError, match="may be NULL") as caught:
+            prog.attach_uprobe(name=program, sym="work", fn_name="on_work")
+        assert "    5 |   (*value)++;" in str(caught.value)
+        assert "processed" in caught.value.log
+        assert prog.attached == []
+
+
+def test_a_misspelt_symbol_gets_its_closest_match(lab: Lab, program: str) -> None:
+    with lab.load(GOOD) as prog:
+        with pytest.raises(UnknownEvent, match="Closest matches: work") as caught:
+            prog.attach_uprobe(name=program, sym="wrok", fn_name="on_work")
+        assert caught.value.closest == ("work",)
+
+
+def test_a_missing_file_is_named(lab: Lab) -> None:
+    with lab.load(GOOD) as prog, pytest.raises(UnknownEvent, match="no file '/no/such"):
+        prog.attach_uprobe(name="/no/such", sym="work", fn_name="on_work")
+
+
+def test_a_process_that_is_gone_is_named(lab: Lab, program: str) -> None:
+    gone = lab.run([program, "1"]).pid
+    with lab.load(GOOD) as prog, pytest.raises(AttachError, match=f"no process {gone}"):
+        prog.attach_uprobe(name=program, sym="work", fn_name="on_work", pid=gone)
+
+
+def test_a_misspelt_function_gets_its_closest_match(lab: Lab, program: str) -> None:
+    with lab.load(GOOD) as prog, pytest.raises(UnknownName, match="Closest matches: on_work"):
+        prog.attach_uprobe(name=program, sym="work", fn_name="onwork")
+
+
+def test_an_empty_program_and_a_missing_file_are_refused(lab: Lab) -> None:
+    with pytest.raises(ProgramError, match="empty"):
+        lab.load("  \n")
+    with pytest.raises(ProgramError, match=r"Cannot read the C file 'no/such\.c'"):
+        lab.load("no/such.c")
+
+
+def test_a_command_that_does_not_exist(lab: Lab) -> None:
+    with pytest.raises(WorkloadError, match="'/no/such'"):
+        lab.run(["/no/such"])
+
+
+def test_commands_give_what_they_print_and_how_they_end(lab: Lab) -> None:
+    done = lab.run(["sh", "-c", "cat; echo err >&2; exit 3"], input="in\n")
+    assert (done.stdout, done.stderr, done.returncode) == ("in\n", "err\n", 3)
+    running = lab.start(["sleep", "1000"])
+    assert running.stop().returncode == -15
+
+
+def test_long_output_is_cut_and_says_so(lab: Lab) -> None:
+    done = lab.run(["head", "-c", "9000000", "/dev/zero"])
+    assert done.truncated and len(done.stdout) == 4 << 20
+
+
+def test_nothing_stays_attached_when_a_program_closes(lab: Lab, program: str) -> None:
+    before = _probes(lab)
+    with lab.load(GOOD) as prog:
+        prog.attach_uprobe(name=program, sym="work", fn_name="on_work")
+        assert _probes(lab) == before + 1
+    assert _probes(lab) == before
+
+
+def _probes(lab: Lab) -> int:
+    """Perf events that the agent holds open: one for each probe, and each perf buffer."""
+    listing = lab.run(["ls", "-l", f"/proc/{lab.agent_pid}/fd"]).stdout
+    return listing.count("perf_event")

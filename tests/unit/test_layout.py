@@ -1,0 +1,123 @@
+"""Who may import whom. A room imports only from rooms to its left in the flow."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+import tomllib
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).parents[2]
+PACKAGE = REPOSITORY / "ebpflab"
+AGENT = PACKAGE / "agent"
+
+# From the kernel's side to the reader's. `errors` and `diagnostics` are one room: the text of
+# an error, and the exceptions that carry it.
+ROOMS = (
+    "errors diagnostics",
+    "agent",
+    "progress",
+    "features",
+    "sudo",
+    "targets.base",
+    "vm",
+    "targets",
+    "connection",
+    "frames",
+    "streams",
+    "tables",
+    "program",
+    "cells",
+    "lab",
+    "cli",
+)
+
+
+def imports(tree: ast.AST) -> Iterator[str]:
+    """Every module that is imported when the code runs, wherever the statement stands."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            continue  # names for the type checker; nothing is imported
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"line {node.lineno}: relative import"
+            module = node.module or ""
+            yield from (f"{module}.{alias.name}" for alias in node.names)
+        yield from imports(node)
+
+
+def room_of(module: str) -> int:
+    """The place in ROOMS of a dotted name below `ebpflab`."""
+    best = [
+        (len(name), index)
+        for index, names in enumerate(ROOMS)
+        for name in names.split()
+        if module == name or module.startswith(name + ".")
+    ]
+    assert best, f"ebpflab.{module} is in no room: give it a place in ROOMS of {__file__}"
+    return max(best)[1]
+
+
+def sources(folder: Path) -> list[Path]:
+    return sorted(folder.rglob("*.py"))
+
+
+@pytest.mark.parametrize("path", sources(AGENT), ids=lambda path: path.name)
+def test_agent_imports_only_the_standard_library_bcc_and_itself(path: Path) -> None:
+    own = {module.stem for module in AGENT.glob("*.py")}
+    allowed = sys.stdlib_module_names | own | {"bcc"}
+    found = {name.split(".")[0] for name in imports(ast.parse(path.read_text()))}
+    assert found <= allowed
+
+
+@pytest.mark.parametrize("path", sources(AGENT), ids=lambda path: path.name)
+def test_agent_is_python_3_9(path: Path) -> None:
+    ast.parse(path.read_text(), feature_version=(3, 9))
+
+
+def test_agent_is_one_flat_folder() -> None:
+    # `ebpflab setup-sudo` and the zip sent to a guest take its modules, and no folders.
+    assert all(path.parent == AGENT for path in sources(AGENT))
+
+
+@pytest.mark.parametrize(
+    "path",
+    [path for path in sources(PACKAGE) if AGENT not in path.parents and path.parent != PACKAGE]
+    + [path for path in sorted(PACKAGE.glob("*.py")) if path.name != "__init__.py"],
+    ids=lambda path: str(path.relative_to(PACKAGE)),
+)
+def test_rooms_import_only_leftwards(path: Path) -> None:
+    me = ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__")
+    for module in imports(ast.parse(path.read_text())):
+        if module.startswith("ebpflab."):
+            other = module.removeprefix("ebpflab.")
+            assert room_of(other) <= room_of(me), f"{me} imports {other}, to its right in the flow"
+
+
+def test_no_source_file_is_much_longer_than_400_lines() -> None:
+    files = [*sources(PACKAGE), *sources(REPOSITORY / "provision")]
+    long = {path.name: len(path.read_text().splitlines()) for path in files}
+    assert {name: lines for name, lines in long.items() if lines > 450} == {}
+
+
+def test_wheel_holds_the_recipe_and_the_labs_once(tmp_path: Path) -> None:
+    build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", tmp_path]
+    subprocess.run(build, cwd=REPOSITORY, check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    names = zipfile.ZipFile(wheel).namelist()
+    assert len(names) == len(set(names))
+    packed = {name for name in names if name.startswith("ebpflab/")}
+    assert "ebpflab/provision/packages.txt" in packed
+    assert {f"ebpflab/agent/{path.name}" for path in sources(AGENT)} <= packed
+    assert {name.split("/")[0] for name in names} == {"ebpflab", wheel_metadata()}
+
+
+def wheel_metadata() -> str:
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    return f"{project['name']}-{project['version']}.dist-info"
