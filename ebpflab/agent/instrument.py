@@ -20,34 +20,33 @@ from typing import Dict, List, NamedTuple, Optional
 LOST_SUFFIX = "__lost"
 LAYOUT_SUFFIX = "__layout"
 
-PROLOGUE = r"""
-static __always_inline long ebpflab_count_lost(void *lost, long failed) {
-  int zero = 0;
-  if (failed) {
-    u64 *count = bpf_map_lookup_elem(lost, &zero);
-    if (count) __sync_fetch_and_add(count, 1);
-  }
-  return failed;
+# Given to clang as -D flags, not as text: the verifier quotes source lines by their number, and
+# BCC gets the text of those wrong when a #line directive hides lines of our own.
+COUNT_LOST = {
+    "EBPFLAB_DROP_CAST_(...)": "",
+    "EBPFLAB_DROP_CAST(map)": "EBPFLAB_DROP_CAST_ map",
+    "EBPFLAB_NUMBER_bpf_pseudo_fd(type, number)": "number",
+    "EBPFLAB_JOIN_(a, b)": "a##b",
+    "EBPFLAB_JOIN(a, b)": "EBPFLAB_JOIN_(a, b)",
+    "EBPFLAB_NUMBER(map)": "EBPFLAB_JOIN(EBPFLAB_NUMBER_, EBPFLAB_DROP_CAST(map))",
+    "EBPFLAB_COUNT(map, failed)": (
+        "if (failed) { int zero_ = 0; u64 *lost_ = bpf_map_lookup_elem("
+        "(void *)bpf_pseudo_fd(1, EBPFLAB_NUMBER(map) + 1), &zero_);"
+        " if (lost_) __sync_fetch_and_add(lost_, 1); }"
+    ),
+    "bpf_ringbuf_output(map, ...)": (
+        "({ long sent_ = bpf_ringbuf_output(map, __VA_ARGS__);"
+        " EBPFLAB_COUNT(map, sent_) (int)sent_; })"
+    ),
+    "bpf_ringbuf_reserve(map, ...)": (
+        "({ void *record_ = bpf_ringbuf_reserve(map, __VA_ARGS__);"
+        " EBPFLAB_COUNT(map, !record_) record_; })"
+    ),
+    "bpf_perf_event_output(ctx, map, ...)": (
+        "({ long sent_ = bpf_perf_event_output(ctx, map, __VA_ARGS__);"
+        " EBPFLAB_COUNT(map, sent_) (int)sent_; })"
+    ),
 }
-static __always_inline void *ebpflab_reserved(void *lost, void *record) {
-  ebpflab_count_lost(lost, !record);
-  return record;
-}
-#define EBPFLAB_DROP_CAST_(...)
-#define EBPFLAB_DROP_CAST(map) EBPFLAB_DROP_CAST_ map
-#define EBPFLAB_NUMBER_bpf_pseudo_fd(type, number) number
-#define EBPFLAB_JOIN_(a, b) a##b
-#define EBPFLAB_JOIN(a, b) EBPFLAB_JOIN_(a, b)
-#define EBPFLAB_NUMBER(map) EBPFLAB_JOIN(EBPFLAB_NUMBER_, EBPFLAB_DROP_CAST(map))
-#define EBPFLAB_LOST(map) ((void *)bpf_pseudo_fd(1, EBPFLAB_NUMBER(map) + 1))
-#define bpf_ringbuf_output(map, ...) \
-  ebpflab_count_lost(EBPFLAB_LOST(map), bpf_ringbuf_output(map, __VA_ARGS__))
-#define bpf_ringbuf_reserve(map, ...) \
-  ebpflab_reserved(EBPFLAB_LOST(map), bpf_ringbuf_reserve(map, __VA_ARGS__))
-#define bpf_perf_event_output(ctx, map, ...) \
-  ebpflab_count_lost(EBPFLAB_LOST(map), bpf_perf_event_output(ctx, map, __VA_ARGS__))
-"""
-_FIRST_LINE = '#line 1 "/virtual/main.c"\n'
 
 _COMMENT_OR_STRING = re.compile(r'//[^\n]*|/\*.*?\*/|"(?:\\.|[^"\\\n])*"', re.DOTALL)
 _BUFFER = re.compile(r"^(?![ \t]*#)(.*?)\bBPF_(RINGBUF|PERF)_OUTPUT\s*\(\s*(\w+)", re.MULTILINE)
@@ -60,9 +59,10 @@ _TYPE = r"(?:(?:struct|union|enum)\s+\w+|(?:unsigned\s+|signed\s+)*\w+)"
 
 
 class Instrumented(NamedTuple):
-    """The text for BCC, and what is known of its ring and perf buffers."""
+    """The text and flags for BCC, and what is known of its ring and perf buffers."""
 
     text: str
+    cflags: List[str]
     buffers: List[str]
     counted: bool  # False where a buffer is declared in a way that we do not know
     layouts: Dict[str, str]  # buffer name -> name of the map that describes its record
@@ -87,7 +87,6 @@ def instrument(source: str) -> Instrumented:
             at = found.end(1)
             lost = f"BPF_PERCPU_ARRAY({found.group(3)}{LOST_SUFFIX}, u64, 1); "
             text = text[:at] + lost + text[at:]
-    text = (PROLOGUE if known else "") + _FIRST_LINE + text
     layouts: Dict[str, str] = {}
     for found in sends:
         name = found.group(1)
@@ -98,7 +97,8 @@ def instrument(source: str) -> Instrumented:
                 f"\nstruct {name}__record {{ {member}; }};"
                 f" BPF_ARRAY({name}{LAYOUT_SUFFIX}, struct {name}__record, 1);"
             )
-    return Instrumented(text, declared, known, layouts)
+    cflags = [f"-D{name}={body}" for name, body in COUNT_LOST.items()] if known else []
+    return Instrumented(text, cflags, declared, known, layouts)
 
 
 def _record_member(plain: str, send: "re.Match[str]") -> Optional[str]:

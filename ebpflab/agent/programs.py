@@ -84,8 +84,9 @@ class Program:
         self.attachments: Dict[int, Attachment] = {}
         self.streams: Dict[str, Stream] = {}
         code = instrument(source)
+        flags = [*_CFLAGS, *code.cflags, *cflags]
         self.bpf, complaint, self.log = _bcc_call(
-            lambda: guarded.call(lambda: bcc.BPF(text=code.text.encode(), cflags=_CFLAGS + cflags))
+            lambda: guarded.call(lambda: bcc.BPF(text=code.text.encode(), cflags=flags))
         )
         if complaint is not None:
             raise self._refused(complaint)
