@@ -23,7 +23,7 @@ def current() -> tuple[str, int] | None:
         from IPython.core.getipython import get_ipython
     except ImportError:
         return None
-    shell = get_ipython()  # type: ignore[no-untyped-call]
+    shell: Any = get_ipython()
     kernel = getattr(shell, "kernel", None)
     if kernel is None:
         return None

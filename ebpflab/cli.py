@@ -103,7 +103,7 @@ def _choice() -> tuple[str | None, str]:
         stands_against = target.unavailable()
     except TargetError as error:
         return None, str(error)
-    return (None, stands_against) if stands_against else (target.name, f"Lab() would do so: {why}")
+    return (None, stands_against) if stands_against else (target.name, f"Lab() works here. {why}")
 
 
 def table(rows: Iterable[Row], width: int) -> str:
@@ -185,7 +185,7 @@ def _setup_sudo(arguments: argparse.Namespace) -> int:
         print("Nothing was written.")
         return 1
     sudo.install(user)
-    print(f'Done. {user} can now trace this machine: Lab("local").')
+    print(f'Done. {user} may now start the agent as root: Lab("local").')
     return 0
 
 

@@ -174,7 +174,8 @@ class Connection:
     def _give_up(self, error: errors.TargetError) -> None:
         if self._lost is None:
             self._lost = error
-        for future in (self._hello, *list(self._waiting.values())):
+        futures: list[Future[Any]] = [self._hello, *self._waiting.values()]
+        for future in futures:
             try:
                 future.set_exception(self._lost)
             except InvalidStateError:

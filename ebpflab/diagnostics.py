@@ -101,26 +101,31 @@ def compile_error(message: str, detail: dict[str, Any], source: str) -> CompileE
     """A CompileError that points at the reader's line."""
     log = str(detail.get("log", ""))
     errors = _CLANG.findall(log)
+    line: int | None = None
+    column: int | None = None
     if errors:
         line, column, what = int(errors[0][0]), int(errors[0][1]), errors[0][2]
-        parts = [f"clang refused the program at line {line}: {what}", _excerpt(source, line, column)]
+        parts = [
+            f"clang refused the program at line {line}: {what}",
+            _excerpt(source, line, column),
+        ]
         more = len(errors) - 1
     elif gave_up := _LLVM.search(log):
         # Not with its line: by then BCC's rewriting has moved the lines.
-        line = column = None
         what, more = gave_up.group(1), 0
         function = _LLVM_FUNCTION.search(log)
         where = f"the function {function.group(1)}" if function else "the program"
         parts = [f"LLVM cannot translate {where} to BPF: {what}."]
     else:
-        line = column = None
         elsewhere = _CLANG_ANYWHERE.search(log)
         what = elsewhere.group(0) if elsewhere else (log.strip().splitlines() or [message])[-1]
         parts = [f"clang refused the program: {what}"]
         more = 0
     parts.append(_hint(what, _CLANG_HINTS))
     if more:
-        parts.append(f"({more} more error{'s' * (more > 1)}; the whole text is in the error's .log)")
+        parts.append(
+            f"({more} more error{'s' * (more > 1)}; the whole text is in the error's .log)"
+        )
     error = CompileError("\n".join(part for part in parts if part), **detail)
     error.line, error.column, error.log = line, column, log
     return error
@@ -133,7 +138,9 @@ def verifier_error(message: str, detail: dict[str, Any], source: str) -> Verifie
     # The verifier ends with statistics; what it objected to is the line before.
     end = next((i for i, line in enumerate(lines) if line.startswith("processed ")), len(lines))
     said = [
-        line for line in lines[:end] if line and not line.startswith((";", "WARNING:", "bpf:", "libbpf:"))
+        line
+        for line in lines[:end]
+        if line and not line.startswith((";", "WARNING:", "bpf:", "libbpf:"))
     ]
     decisive = said[-1] if said else str(detail.get("complaint", "no reason was given"))
     quoted = [found.group(1) for line in lines[:end] if (found := _VERIFIER_SOURCE.match(line))]

@@ -168,7 +168,12 @@ def records(span: bytes, dtype: np.dtype[Any], first: int = 0) -> tuple[Records,
     step = _uniform_stride(span)
     if step and step - RECORD_HEADER_BYTES >= dtype.itemsize:
         framed = np.dtype(
-            {"names": ["cpu", "data"], "formats": ["<u4", dtype], "offsets": [4, 8], "itemsize": step}
+            {
+                "names": ["cpu", "data"],
+                "formats": ["<u4", dtype],
+                "offsets": [4, 8],
+                "itemsize": step,
+            }
         )
         view = np.frombuffer(span, framed)[first:]
         return view["data"], view["cpu"]
@@ -214,7 +219,8 @@ def _strings(data: Records) -> Any:
     if len(data) < _CATEGORICAL_FROM_ROWS:
         return pd.array(np.array(texts, object)[codes] if texts else [], dtype="str")
     recoded, categories = pd.factorize(np.array(texts, object))
-    return pd.Categorical.from_codes(recoded[codes], categories=list(categories))  # type: ignore[arg-type]
+    kinds: pd.CategoricalDtype[str] = pd.CategoricalDtype(list(categories))
+    return pd.Categorical.from_codes(recoded[codes], dtype=kinds)
 
 
 def histogram(keys: npt.NDArray[Any], counts: npt.NDArray[Any], scale: str) -> pd.DataFrame:

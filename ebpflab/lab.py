@@ -1,6 +1,6 @@
 """Lab: a machine that can be traced, and everything that is asked of it.
 
-    Lab -> Program -> Stream / Table  <== wire ==>  agent -> BCC -> kernel
+Lab -> Program -> Stream / Table  <== wire ==>  agent -> BCC -> kernel
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from ebpflab import cells
 from ebpflab.connection import Connection
 from ebpflab.errors import ProgramError
 from ebpflab.features import features_frame
-from ebpflab.progress import Progress, notice
 from ebpflab.program import Program
+from ebpflab.progress import Progress, notice
 from ebpflab.targets import choose
 
 

@@ -33,6 +33,8 @@ class Program:
         self.functions: list[str] = loaded["functions"]
         self.warnings: str = loaded["log"]
         """What clang printed while it compiled the program."""
+        self.compiled: bool = loaded["compiled"]
+        """False when the same text was compiled earlier in this lab."""
         self._connection, self._ident = connection, int(loaded["program"])
         self._attached: dict[int, str] = {}
         attrs = {**lab.attrs, **({} if loaded["headers"]["matching"] else loaded["headers"])}
@@ -139,7 +141,11 @@ class Program:
             fn_name=fn_name,
             where=where,
         )
-        place = where.get("event") or where.get("tp") or f"{where['name']}:{where.get('sym') or where.get('addr')}"
+        place = (
+            where.get("event")
+            or where.get("tp")
+            or f"{where['name']}:{where.get('sym') or where.get('addr')}"
+        )
         self._attached[answer["attachment"]] = f"{kind} {place} -> {fn_name}"
 
     @property

@@ -68,11 +68,12 @@ class Progress:
         if not _in_notebook():
             print(f"\r\033[K{line}", end="", flush=True)
             return
-        from IPython.display import display
+        import IPython.display
 
+        display: Any = IPython.display.display
         content = {"text/plain": line}
         if self._handle is None:
-            self._handle = display(content, raw=True, display_id=True)  # type: ignore[no-untyped-call]
+            self._handle = display(content, raw=True, display_id=True)
         else:
             self._handle.update(content, raw=True)
 
@@ -82,4 +83,4 @@ def _in_notebook() -> bool:
         return False
     from IPython.core.getipython import get_ipython
 
-    return getattr(get_ipython(), "kernel", None) is not None  # type: ignore[no-untyped-call]
+    return getattr(get_ipython(), "kernel", None) is not None

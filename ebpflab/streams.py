@@ -30,7 +30,9 @@ class EventSource(ABC):
     KEEP_BYTES: ClassVar[int] = 256 << 20
     """The oldest batches beyond this are dropped, and counted in ``dropped``."""
 
-    def __init__(self, name: str, connection: Connection, ident: int, attrs: dict[str, Any]) -> None:
+    def __init__(
+        self, name: str, connection: Connection, ident: int, attrs: dict[str, Any]
+    ) -> None:
         self.name = name
         self._connection, self._ident = connection, ident
         self._arrived = threading.Condition()
@@ -133,7 +135,8 @@ class EventSource(ABC):
     def _take(self, rows: int | None) -> pd.DataFrame:
         with self._arrived:
             end = self._rows if rows is None else min(self._rows, self._taken + rows)
-            wanted, skip, seen = [], 0, 0
+            wanted: list[bytes] = []
+            skip = seen = 0
             for count, data in self._batches:
                 if seen + count > self._taken and seen < end:
                     if not wanted:
@@ -144,13 +147,13 @@ class EventSource(ABC):
         return self._with_attrs(self._decode(wanted, skip).iloc[:taken])
 
     def _with_attrs(self, frame: pd.DataFrame) -> pd.DataFrame:
-        frame.attrs = {
-            **self._attrs,
-            "lost": self.lost,
-            "dropped": self.dropped,
-            "start": self._started,
-            "end": pd.Timestamp.now(tz="UTC"),
-        }
+        frame.attrs.update(
+            self._attrs,
+            lost=self.lost,
+            dropped=self.dropped,
+            start=self._started,
+            end=pd.Timestamp.now(tz="UTC"),
+        )
         return frame
 
     @abstractmethod
@@ -200,7 +203,8 @@ class Messages(EventSource):
 
     trace_pipe is one for the whole machine: lines of other programs appear as well, and another
     reader of it takes lines away. Columns: task, tid (what trace_pipe prints is the thread id),
-    cpu, flags, time_s (seconds since boot), function, message. Source: Documentation/trace/ftrace.rst.
+    cpu, flags, time_s (seconds since boot), function, message.
+    Source: Documentation/trace/ftrace.rst.
     """
 
     def __init__(self, connection: Connection, ident: int, attrs: dict[str, Any]) -> None:

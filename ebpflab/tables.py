@@ -39,7 +39,7 @@ class Table:
         for name, column in frames.columns(values, self._value).items():
             columns[f"{name}_value" if name in columns else name] = column
         frame = pd.DataFrame(columns)
-        frame.attrs = {**self._attrs, "end": pd.Timestamp.now(tz="UTC")}
+        frame.attrs.update(self._attrs, end=pd.Timestamp.now(tz="UTC"))
         return frame
 
     def histogram(self, scale: str = "log2") -> pd.DataFrame:
@@ -54,10 +54,10 @@ class Table:
         if self._key.dtype.kind not in "iu" or self._value.dtype.kind not in "iu":
             raise ProgramError(
                 f"{self.name!r} is not a histogram: its key and value must be integers, and are"
-                f" {self._key.dtype} and {self._value.dtype}. Declare it BPF_HISTOGRAM({self.name})."
+                f" {self._key.dtype} and {self._value.dtype}. Declare it with BPF_HISTOGRAM."
             )
         frame = frames.histogram(keys, values, scale)
-        frame.attrs = {**self._attrs, "end": pd.Timestamp.now(tz="UTC")}
+        frame.attrs.update(self._attrs, end=pd.Timestamp.now(tz="UTC"))
         return frame
 
     def clear(self) -> None:

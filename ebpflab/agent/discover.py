@@ -68,7 +68,9 @@ def syscall_name(name: str) -> str:
 
 def tracepoints(pattern: str) -> List[str]:
     """Tracepoints as ``category:name``, by shell pattern, sorted."""
-    found = (f"{p.parent.parent.name}:{p.parent.name}" for p in (tracefs() / "events").glob("*/*/id"))
+    found = (
+        f"{p.parent.parent.name}:{p.parent.name}" for p in (tracefs() / "events").glob("*/*/id")
+    )
     return sorted(fnmatch.filter(found, pattern))
 
 
@@ -157,7 +159,9 @@ def _inline_definition(name: str) -> Optional[str]:
         roots.append(common[-1])
     wanted = name.encode()
     definition = re.compile(
-        rb"^static\s+(?:__always_inline|inline|__inline\w*)[^;{}#]*?\b" + re.escape(wanted) + rb"\s*\(",
+        rb"^static\s+(?:__always_inline|inline|__inline\w*)[^;{}#]*?\b"
+        + re.escape(wanted)
+        + rb"\s*\(",
         re.MULTILINE,
     )
     deadline = time.monotonic() + _HEADER_SECONDS

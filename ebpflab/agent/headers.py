@@ -6,9 +6,9 @@ BCC compiles against ``/lib/modules/$(uname -r)/build``. Two things go wrong the
   wrong offsets in silence. So the headers' own release is compared with the kernel's.
 * There are no headers. Then the newest installed Debian headers are *borrowed*: a merged tree
   of symbolic links (made once, in ``/var/cache/ebpflab``) is named by ``BCC_KERNEL_SOURCE``, and
-  ``BCC_LINUX_VERSION_CODE`` keeps the running kernel's version. ``pt_regs``, uapi headers and tracepoint formats do not differ
-  between versions; every other kernel struct may, so programs that include kernel-internal
-  headers are refused unless the caller names a tree.
+  ``BCC_LINUX_VERSION_CODE`` keeps the running kernel's version. ``pt_regs``, uapi headers and
+  tracepoint formats do not differ between versions; every other kernel struct may, so programs
+  that include kernel-internal headers are refused unless the caller names a tree.
 """
 
 import os

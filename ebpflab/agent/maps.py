@@ -8,7 +8,7 @@ its second batch starts at a wrong place.
 
 import ctypes as ct
 import errno
-from typing import Any, NamedTuple, Tuple
+from typing import Any, List, NamedTuple, Tuple
 
 from bcc import lib
 from faults import Fault
@@ -113,9 +113,9 @@ def _read_batched(table: Map) -> Any:
             return bytes(all_keys), bytes(all_values)
 
 
-def _keys(table: Map) -> "list[bytes]":
+def _keys(table: Map) -> List[bytes]:
     key, following = (ct.create_string_buffer(table.key_size) for _ in "kn")
-    found = []
+    found: List[bytes] = []
     status = lib.bpf_get_first_key(table.fd, ct.byref(following), table.key_size)
     # A hash that is written meanwhile can send the walk in circles; max_entries bounds it.
     while status == 0 and len(found) < table.max_entries:

@@ -10,6 +10,7 @@ when the same source is loaded: re-running a cell does not compile again.
 
 import atexit
 import os
+from functools import partial
 from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple
 
 import bcc
@@ -56,6 +57,10 @@ def _taken_fds(bpf: Any) -> List[Tuple[str, bytes, int]]:
     return taken
 
 
+def _nothing_counted() -> int:
+    return 0
+
+
 def _close_probe(kind: str, fd: int) -> None:
     if kind == "raw_tracepoint":
         os.close(fd)
@@ -97,10 +102,14 @@ class Program:
         self._open_streams(code)
 
     def _refused(self, complaint: str) -> Fault:
-        if "file not found" in self.log and "'linux/" in self.log or "kernel headers" in self.log:
-            return Fault("HeadersError", f"Compiling failed for want of a header. {complaint}", log=self.log)
+        if ("file not found" in self.log and "'linux/" in self.log) or "kernel headers" in self.log:
+            return Fault(
+                "HeadersError", f"Compiling failed for want of a header. {complaint}", log=self.log
+            )
         if "Failed to attach" in complaint:
-            return Fault("AttachError", f"A function attaches itself by its name, and could not: {complaint}")
+            return Fault(
+                "AttachError", f"A function attaches itself by its name, and could not: {complaint}"
+            )
         if "Failed to load BPF program" in complaint:
             return Fault("VerifierError", complaint, log=self.log)
         return Fault("CompileError", complaint, log=self.log)
@@ -128,7 +137,7 @@ class Program:
         for name in code.buffers:
             table = self.maps[name]
             counter = self.maps[name + LOST_SUFFIX] if code.counted else None
-            lost = (lambda c=counter: maps.total(c)) if counter else (lambda: 0)
+            lost = partial(maps.total, counter) if counter else _nothing_counted
             ident = next(self._idents)
             if table.type == maps.RINGBUF:
                 stream: Stream = RingStream(ident, lost, table.fd, table.max_entries)
@@ -154,7 +163,9 @@ class Program:
                     "max_entries": table.max_entries,
                     "cpus": table.cpus,
                     "key": None if stream else self._type_of("key", name),
-                    "value": self._type_of("leaf", layout) if layout != name or not stream else None,
+                    "value": self._type_of("leaf", layout)
+                    if layout != name or not stream
+                    else None,
                     "stream": stream.ident if stream else None,
                     "counted": name + LOST_SUFFIX in self.maps,
                 }
@@ -171,7 +182,9 @@ class Program:
         """Attach a function. Asking twice for the same probe gives the one that is there."""
         kind, function = request["kind"], request["fn_name"]
         if kind not in _KINDS:
-            raise Fault("AttachError", f"There is no probe kind {kind!r}. Kinds: {', '.join(_KINDS)}.")
+            raise Fault(
+                "AttachError", f"There is no probe kind {kind!r}. Kinds: {', '.join(_KINDS)}."
+            )
         where = {key: value for key, value in request["where"].items() if value is not None}
         spec = (kind, function, *sorted(where.items()))
         for attachment in self.attachments.values():
@@ -185,7 +198,9 @@ class Program:
             for _, _, fd in _taken_fds(self.bpf):
                 os.close(fd)
             raise self._explain(kind, where, complaint, log)
-        return self._keep(spec)
+        kept = self._keep(spec)
+        assert kept is not None, "BCC attached without leaving a file descriptor"
+        return kept
 
     def _explain(self, kind: str, where: Dict[str, Any], complaint: str, log: str) -> Fault:
         if kind in ("kprobe", "kretprobe") and "event" in where:
@@ -216,7 +231,7 @@ class Program:
                 log=log,
             )
 
-    def _keep(self, spec: Tuple[Any, ...]) -> Optional[Any]:
+    def _keep(self, spec: Tuple[Any, ...]) -> Optional[Attachment]:
         fds = _taken_fds(self.bpf)
         if not fds:
             return None

@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 import traceback
-from typing import Any, Callable, Dict, List
+from typing import Any, Callable, Dict, List, Optional
 
 import discover
 import features
@@ -50,7 +50,8 @@ class Session:
         self._drain = Drain(self._send_batch, self._broken)
         self._programs = Programs(self._drain, idents)
         self._workloads = Workloads()
-        self._idents, self._messages = idents, None
+        self._idents = idents
+        self._messages: Optional[int] = None
 
     def begin(self) -> None:
         self._drain.start()

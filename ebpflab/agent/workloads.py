@@ -79,7 +79,9 @@ class Workload(threading.Thread):
             return
         finally:
             self._spawned.set()
-        readers = [threading.Thread(target=self._read, args=(name,), daemon=True) for name in self._output]
+        readers = [
+            threading.Thread(target=self._read, args=(name,), daemon=True) for name in self._output
+        ]
         for reader in readers:
             reader.start()
         self._feed()

@@ -33,7 +33,8 @@ def _named(name: str) -> Target:
         return TARGETS[name]()
     except KeyError:
         raise TargetError(
-            f"There is no target {name!r}. Targets: auto, {', '.join(TARGETS)}.{suggest(name, TARGETS)}"
+            f"There is no target {name!r}. Targets: auto, {', '.join(TARGETS)}."
+            f"{suggest(name, TARGETS)}"
         ) from None
 
 

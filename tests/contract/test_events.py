@@ -172,7 +172,9 @@ def test_attaching_twice_is_one_probe(lab: Lab, program: str) -> None:
 def test_the_same_text_is_compiled_once_and_starts_empty(lab: Lab, program: str) -> None:
     source = RING + "BPF_HASH(seen, u64);\nBPF_ARRAY(total, u64, 2);\n/* unique to this test */"
     source = source.replace("return 0;", "seen.increment(call.n); total.increment(1); return 0;")
-    source = source.replace("BPF_RINGBUF", "BPF_HASH(seen, u64); BPF_ARRAY(total, u64, 2);\nBPF_RINGBUF")
+    source = source.replace(
+        "BPF_RINGBUF", "BPF_HASH(seen, u64); BPF_ARRAY(total, u64, 2);\nBPF_RINGBUF"
+    )
     source = source.split("\nBPF_HASH(seen, u64);\nBPF_ARRAY")[0]
     for _ in range(3):
         with lab.load(source) as prog:

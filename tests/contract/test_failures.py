@@ -19,7 +19,10 @@ GOOD = "#include <uapi/linux/ptrace.h>\nint on_work(struct pt_regs *ctx) { retur
 
 
 def test_c_that_does_not_compile_points_at_the_line(lab: Lab) -> None:
-    source = "// one\n// two\nBPF_RINGBUF_OUTPUT(out, 8);\nint f(void *ctx) {\n  u32 a = sizee;\n  return 0;\n}\n"
+    source = (
+        "// one\n// two\nBPF_RINGBUF_OUTPUT(out, 8);\n"
+        "int f(void *ctx) {\n  u32 a = sizee;\n  return 0;\n}\n"
+    )
     with pytest.raises(CompileError) as caught:
         lab.load(source)
     error = caught.value

@@ -44,12 +44,16 @@ int on_work(struct pt_regs *ctx) {
 }
 """
 )
-PERF = RING.replace("BPF_RINGBUF_OUTPUT(records, 1)", "BPF_PERF_OUTPUT(records)").replace(
-    "records.ringbuf_output(&record, sizeof(record), 0)",
-    "records.perf_submit(ctx, &record, sizeof(record))",
-).replace(
-    "fill[56]", "fill[456]"  # a perf buffer has 64 pages for each CPU
-
+PERF = (
+    RING.replace("BPF_RINGBUF_OUTPUT(records, 1)", "BPF_PERF_OUTPUT(records)")
+    .replace(
+        "records.ringbuf_output(&record, sizeof(record), 0)",
+        "records.perf_submit(ctx, &record, sizeof(record))",
+    )
+    .replace(
+        "fill[56]",
+        "fill[456]",  # a perf buffer has 64 pages for each CPU
+    )
 )
 
 

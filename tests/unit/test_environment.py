@@ -20,7 +20,8 @@ def pins() -> dict[str, str]:
 
 
 def requirements() -> list[Requirement]:
-    texts = [*PROJECT["dependencies"], *sum(PROJECT["optional-dependencies"].values(), [])]
+    extras = PROJECT["optional-dependencies"].values()
+    texts = [*PROJECT["dependencies"], *(text for extra in extras for text in extra)]
     return [Requirement(text) for text in texts]
 
 

@@ -1,0 +1,72 @@
+"""Why a kernel function cannot be probed, in words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from ebpflab import Lab, Program
+from ebpflab.errors import AttachError, UnknownEvent
+
+pytestmark = pytest.mark.vm
+
+
+@pytest.fixture(scope="module")
+def prog(lab: Lab) -> Iterator[Program]:
+    with lab.load("int trace(struct pt_regs *ctx) { return 0; }") as prog:
+        yield prog
+
+
+def test_a_misspelt_function_gets_its_closest_matches(prog: Program) -> None:
+    with pytest.raises(UnknownEvent) as caught:
+        prog.attach_kprobe(event="do_sys_opennat2", fn_name="trace")
+    assert "do_sys_openat2" in caught.value.closest
+    assert "has no function 'do_sys_opennat2'" in str(caught.value)
+
+
+def test_a_vanished_function_is_unknown(prog: Program) -> None:
+    with pytest.raises(UnknownEvent, match="has no function 'sys_execve_of_old'"):
+        prog.attach_kprobe(event="sys_execve_of_old", fn_name="trace")
+
+
+def test_an_inlined_function_is_said_to_be_inlined(prog: Program) -> None:
+    with pytest.raises(UnknownEvent, match=r"static inline` \(linux/\w+\.h:\d+\)"):
+        prog.attach_kprobe(event="task_pid_nr", fn_name="trace")
+
+
+def test_a_blacklisted_function_is_said_to_be_blacklisted(lab: Lab, prog: Program) -> None:
+    listed = lab.run(["cat", "/sys/kernel/debug/kprobes/blacklist"]).stdout.splitlines()
+    name = next(n for n in (line.split()[1] for line in listed) if n.startswith("exc_"))
+    with pytest.raises(
+        AttachError, match="kernel's own list of functions that a probe would crash"
+    ):
+        prog.attach_kprobe(event=name, fn_name="trace")
+
+
+def test_an_unknown_tracepoint_gets_its_closest_matches(prog: Program) -> None:
+    with pytest.raises(UnknownEvent, match="Closest matches: sched:sched_process_exec"):
+        prog.attach_tracepoint(tp="sched:sched_proces_exec", fn_name="trace")
+
+
+def test_discovery(lab: Lab) -> None:
+    assert lab.syscall_name("execve") == "__x64_sys_execve"
+    with pytest.raises(UnknownEvent, match=r"no system call 'exxecve'.*execve"):
+        lab.syscall_name("exxecve")
+    assert "vfs_read" in lab.kernel_functions("vfs_*")
+    assert "sched:sched_process_exec" in lab.tracepoints("sched:*")
+    assert "field:pid_t pid" in lab.tracepoint_format("sched:sched_process_exec")
+
+
+def test_the_guest_has_every_feature_that_the_chapters_need(lab: Lab) -> None:
+    status = lab.features().set_index("feature")["status"]
+    needed = [
+        "kprobes",
+        "uprobes",
+        "tracepoints",
+        "ring buffer",
+        "BTF",
+        "tracefs",
+        "kernel headers",
+    ]
+    assert {name: status[name] for name in needed} == dict.fromkeys(needed, "yes")

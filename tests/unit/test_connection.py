@@ -1,0 +1,124 @@
+"""The notebook's end of the wire, against agents that misbehave."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from ebpflab import errors
+from ebpflab.agent import wire
+from ebpflab.connection import Connection
+from ebpflab.targets.base import Transport
+
+
+class FakeTransport(Transport):
+    """A socket whose other end is played by a function."""
+
+    def __init__(self, agent: Callable[[socket.socket], None]) -> None:
+        self._ours, self._theirs = socket.socketpair()
+        self.reader = self.writer = self._ours.fileno()
+        threading.Thread(target=self._play, args=(agent,), daemon=True).start()
+
+    def _play(self, agent: Callable[[socket.socket], None]) -> None:
+        agent(self._theirs)
+        self._theirs.close()
+
+    def close(self) -> None:
+        self._ours.shutdown(socket.SHUT_RDWR)
+
+    def post_mortem(self) -> str:
+        return "The agent was eaten."
+
+
+def _say(end: socket.socket, message: wire.Message) -> None:
+    wire.write_frame(end.fileno(), wire.control(message))
+
+
+def _requests(end: socket.socket) -> Iterator[wire.Message]:
+    decoder = wire.Decoder()
+    while data := end.recv(1 << 16):
+        decoder.feed(data)
+        for _, payload in decoder.frames():
+            yield wire.parse_control(payload)
+
+
+def test_another_protocol_version_is_refused() -> None:
+    def agent(end: socket.socket) -> None:
+        _say(end, {"hello": {"protocol": 99}})
+        end.recv(1)
+
+    connection = Connection(FakeTransport(agent))
+    with pytest.raises(errors.WireError, match=f"version 99.*version {wire.PROTOCOL}"):
+        connection.hello()
+    connection.close()
+
+
+def test_garbage_is_named() -> None:
+    def agent(end: socket.socket) -> None:
+        end.sendall(b"Permission denied, please try again\n")
+        end.recv(1)
+
+    connection = Connection(FakeTransport(agent))
+    with pytest.raises(errors.WireError, match="not our protocol"):
+        connection.hello()
+
+
+def test_a_request_under_way_learns_of_the_end() -> None:
+    def agent(end: socket.socket) -> None:
+        _say(end, {"hello": {"protocol": wire.PROTOCOL}})
+        next(_requests(end))
+
+    connection = Connection(FakeTransport(agent))
+    connection.hello()
+    for _ in range(2):  # the request that was waiting, and every later one
+        with pytest.raises(errors.ConnectionLost, match="eaten"):
+            connection.request("load")
+
+
+def test_blobs_and_batches_reach_whoever_waits_for_them() -> None:
+    def agent(end: socket.socket) -> None:
+        _say(end, {"hello": {"protocol": wire.PROTOCOL}})
+        for request in _requests(end):
+            wire.write_frame(
+                end.fileno(), wire.encode(wire.BATCH, wire.BATCH_HEADER.pack(7, 3), b"records")
+            )
+            for part in (b"one ", b"two"):
+                wire.write_frame(
+                    end.fileno(), wire.encode(wire.BLOB, wire.BLOB_HEADER.pack(request["id"]), part)
+                )
+            _say(end, {"id": request["id"], "ok": {"echo": request["op"]}})
+
+    got: list[tuple[int, bytes]] = []
+    connection = Connection(FakeTransport(agent))
+    connection.listen(7, lambda lost, data: got.append((lost, data)))
+    answer = connection.request("table")
+    assert (dict(answer), answer.blob) == ({"echo": "table"}, b"one two")
+    assert got == [(3, b"records")]
+    connection.close()
+    with pytest.raises(errors.ConnectionLost, match="closed"):
+        connection.request("table")
+
+
+def test_every_fault_of_the_agent_has_its_exception() -> None:
+    """Each type that the agent's code names is a class of the tree."""
+    import re
+    from pathlib import Path
+
+    folder = Path(wire.__file__).parent
+    named = {
+        name
+        for path in folder.glob("*.py")
+        for name in re.findall(r"""(?:Fault\(|_give_up\(\s*writer,)\s*"(\w+)\"""", path.read_text())
+    }
+    assert {"CompileError", "AgentFault", "BccMissing", "UnknownEvent"} <= named
+    for name in named:
+        error = errors.from_fault({"type": name, "message": "m", "detail": {"log": ""}})
+        assert type(error).__name__ == name
+
+
+def test_a_fault_of_an_unknown_kind_is_still_an_error() -> None:
+    error = errors.from_fault({"type": "Nonsense", "message": "m"})
+    assert type(error) is errors.AgentFault and str(error) == "m"

@@ -1,0 +1,89 @@
+"""Saved logs of clang and the verifier become errors that point at the reader's line."""
+
+from __future__ import annotations
+
+import pytest
+
+from ebpflab import diagnostics
+from ebpflab.errors import CompileError
+
+VERIFIER = r"""bpf: Failed to load program: Permission denied
+0: R1=ctx() R10=fp0
+; int on_work(struct pt_regs *ctx) { @ main.c:2
+0: (b7) r1 = 1                        ; R1=1
+; u64 *value = bpf_map_lookup_elem((void *)bpf_pseudo_fd(1, -1), &key); @ main.c:4
+6: (85) call bpf_map_lookup_elem#1    ; R0=map_value_or_null(id=1,map=seen,ks=4,vs=8)
+{last}7: (79) r1 = *(u64 *)(r0 +0)
+R0 invalid mem access 'map_value_or_null'
+processed 7 insns (limit 1000000) max_states_per_insn 0 total_states 0 peak_states 0 mark_read 0
+
+HINT: The 'map_value_or_null' error can happen if you dereference a pointer value from a map lookup
+"""
+SOURCE = """BPF_HASH(seen, u32, u64);
+int on_work(struct pt_regs *ctx) {
+  u32 key = 1;
+  u64 *value = seen.lookup(&key);
+  (*value)++;
+  return 0;
+}
+"""
+
+
+def test_the_verifier_names_line_and_cure() -> None:
+    log = VERIFIER.replace("{last}", "; (*value)++; @ main.c:5\n")
+    error = diagnostics.verifier_error("The verifier refused on_work", {"log": log}, SOURCE)
+    assert str(error).splitlines() == [
+        "The verifier refused on_work: R0 invalid mem access 'map_value_or_null'",
+        "    5 |   (*value)++;",
+        "This pointer may be NULL: a lookup or reserve can fail. Test it first:"
+        " `if (!pointer) return 0;`",
+        f"({len(log.splitlines())} lines of the verifier's log are in the error's .log)",
+    ]
+    assert error.log == log and error.detail["line"] == 5
+
+
+def test_a_line_that_bcc_has_rewritten_is_found() -> None:
+    log = VERIFIER.replace("{last}", "")
+    error = diagnostics.verifier_error("m", {"log": log}, SOURCE)
+    assert "    4 |   u64 *value = seen.lookup(&key);" in str(error)
+
+
+def test_a_log_without_a_word_is_not_hidden() -> None:
+    error = diagnostics.verifier_error("m", {"log": "", "complaint": "Permission denied"}, SOURCE)
+    assert str(error).startswith("m: Permission denied")
+
+
+CLANG = """/virtual/main.c:3:11: error: use of undeclared identifier 'sizee'
+  u32 a = sizee;
+          ^
+/virtual/main.c:4:3: error: expected expression
+2 errors generated.
+"""
+
+
+def test_clang_points_at_the_column_and_counts_the_rest() -> None:
+    error = diagnostics.compile_error("m", {"log": CLANG}, "//\n//\n  u32 a = sizee;\n  }\n")
+    assert isinstance(error, CompileError) and (error.line, error.column) == (3, 11)
+    lines = str(error).splitlines()
+    assert lines[1:3] == ["    3 |   u32 a = sizee;", "      |           ^"]
+    assert lines[-1] == "(1 more error; the whole text is in the error's .log)"
+
+
+@pytest.mark.parametrize(
+    ("what", "cure"),
+    [
+        ("argument may not have 'void' type", "void *ctx"),
+        ("call to undeclared function 'strlen'", "no function or BPF helper"),
+        ("incomplete definition of type 'struct task_struct'", "Include the kernel header"),
+        ("'linux/nothing.h' file not found", "not among the traced kernel's headers"),
+    ],
+)
+def test_common_mistakes_get_their_cure(what: str, cure: str) -> None:
+    log = f"/virtual/main.c:1:1: error: {what}\n"
+    assert cure in str(diagnostics.compile_error("m", {"log": log}, "int f;"))
+
+
+def test_an_error_in_a_header_keeps_its_place() -> None:
+    log = "include/linux/bpf.h:12:3: error: unknown type name 'wq'\n"
+    error = diagnostics.compile_error("m", {"log": log}, "int f;")
+    assert error.line is None and "include/linux/bpf.h:12:3" in str(error)
