@@ -156,8 +156,7 @@ def remove(hash_prefix: str) -> None:
                 )
             time.sleep(0.05)
         # The name goes first: an interrupted removal leaves nothing that looks like an image.
-        doomed = image.rename(root() / f".building-removed-{image.name}")
-        shutil.rmtree(doomed)
+        _discard(image.rename(root() / f".building-removed-{image.name}"))
     finally:
         os.close(lock)
 

@@ -85,3 +85,11 @@ def kill(keeper: subprocess.Popen[bytes]) -> None:
     if keeper.poll() is None:
         os.killpg(keeper.pid, signal.SIGKILL)
         keeper.wait()
+
+
+def run_quietly(command: Sequence[str]) -> int:
+    """Run a helper whose output nobody needs; its exit status."""
+    done = subprocess.run(
+        command, stdin=subprocess.DEVNULL, capture_output=True, start_new_session=True, check=False
+    )
+    return done.returncode

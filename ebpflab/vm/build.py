@@ -1,0 +1,165 @@
+"""Recipe -> image: a root tree by mmdebstrap, made into a disk by mke2fs.
+
+Neither needs a loop device or a mount of ours, so an ordinary user can do it, in a user
+namespace of mmdebstrap's own making. As root, the same runs in private mount and process
+namespaces: killed at any moment, nothing stays mounted and nothing keeps running.
+
+The kernel and initrd are read back out of the finished disk, so what boots is what is in it.
+"""
+
+from __future__ import annotations
+
+import getpass
+import json
+import os
+import shlex
+import subprocess
+import time
+from pathlib import Path
+
+from ebpflab.errors import MissingTool, VMError
+from ebpflab.targets.base import Progress
+from ebpflab.vm import cache, process, recipe
+from ebpflab.vm.logged import Runner
+from ebpflab.vm.steps import Steps
+
+PURPOSE = "Building the guest"
+TREE_BYTES = 1_900_000_000  # measured: 1.1 GB installed, and the packages while they unpack
+IMAGE_BYTES = 2_500_000_000  # measured: 1.2 GB of disk; up to 1.1 GB for the saved guest
+
+_KEYRINGS = ("debian-archive-keyring.gpg", "debian-archive-keyring.pgp")
+_BOOT_FILES = ("vmlinuz", "initrd", "about.json")
+
+# What mmdebstrap calls its phases, and what a reader wants to know of them.
+_PHASES = {
+    "I: running apt-get update": "reading the package lists",
+    "I: downloading packages": "downloading the base system",
+    "I: extracting archives": "unpacking the base system",
+    "I: installing essential packages": "installing the base system",
+    "I: installing remaining packages": "installing the kernel, BCC, LLVM, gcc and Go",
+    "ebpflab: building": "building the labs",
+    "I: cleaning package lists": "tidying up",
+}
+
+def obstacle() -> str | None:
+    """Why no image can be built here, with the fix; None when one can. Quick."""
+    try:
+        check_tools()
+    except VMError as error:
+        return str(error)
+    return None
+
+
+def check_tools() -> None:
+    """Raise MissingTool, or VMError, for whatever a build would stumble over."""
+    as_user = os.geteuid() != 0
+    process.need(
+        PURPOSE, "mmdebstrap", "mke2fs", "debugfs", "newuidmap" if as_user else "unshare"
+    )
+    if not any((Path("/usr/share/keyrings") / name).exists() for name in _KEYRINGS):
+        raise process.missing(PURPOSE, ["Debian's keyring"], ["debian-archive-keyring"])
+    if as_user:
+        _check_subordinate_ids()
+
+
+def _check_subordinate_ids() -> None:
+    user = getpass.getuser()
+    names = (user, str(os.getuid()))
+    lacking = [
+        path
+        for path in ("/etc/subuid", "/etc/subgid")
+        if not any(line.partition(":")[0] in names for line in _lines(Path(path)))
+    ]
+    if lacking:
+        raise MissingTool(
+            f"{PURPOSE} as the ordinary user {user} needs a range of subordinate ids, and "
+            f"{' and '.join(lacking)} has none for {user}. Once, as root: "
+            f"sudo usermod --add-subuids 100000-165535 --add-subgids 100000-165535 {user}",
+        )
+
+
+def _lines(path: Path) -> list[str]:
+    return path.read_text().splitlines() if path.exists() else []
+
+
+def build(made_from: recipe.Recipe, progress: Progress) -> Path:
+    """The image of a recipe, built if need be. Call it under `cache.build_lock`."""
+    final = cache.image_directory(made_from.hash)
+    if (final / "image.json").exists():
+        return final
+    check_tools()
+    cache.check_free_space({cache.root(): IMAGE_BYTES, cache.tree_parent(): TREE_BYTES})
+    started = time.time()
+    steps = Steps("building the guest", progress)
+    with cache.fresh_directory(final) as building:
+        runner = Runner(steps, building / "build.log")
+        with cache.tree_directory(building) as tree:
+            recipe.stage(tree / "stage")
+            runner.run("preparing", _mmdebstrap(made_from, tree), _phase_of)
+            _make_disk(runner, tree / "root", building / "disk.raw")
+            steps.begin("removing the tree")
+        steps.begin("checking the disk")
+        about = _read_boot_files(building)
+        facts = {"suite": made_from.suite, "arch": made_from.arch, "created": started, **about}
+        (building / "image.json").write_text(json.dumps(facts, indent=1) + "\n")
+    steps.done()
+    return final
+
+
+def _mmdebstrap(made_from: recipe.Recipe, tree: Path) -> list[str]:
+    (mmdebstrap,) = process.need(PURPOSE, "mmdebstrap")
+    stage = shlex.quote(str(tree / "stage"))
+    return [
+        *_contained(),
+        mmdebstrap,
+        f"--mode={'unshare' if os.geteuid() else 'root'}",
+        "--format=directory",
+        *recipe.MMDEBSTRAP_OPTIONS,
+        f"--include={','.join(made_from.packages)}",
+        f"--customize-hook=copy-in {stage} /tmp",
+        '--customize-hook=chroot "$1" sh /tmp/stage/provision/customize.sh /tmp/stage appliance',
+        '--customize-hook=rm -rf "$1/tmp/stage"',
+        made_from.suite,
+        str(tree / "root"),
+    ]
+
+
+def _contained() -> list[str]:
+    """What makes root's mounts and processes vanish with the builder."""
+    if os.geteuid() != 0:
+        return []
+    (unshare,) = process.need(PURPOSE, "unshare")
+    return [unshare, "--mount", "--pid", "--fork", "--kill-child"]
+
+
+def _make_disk(runner: Runner, root: Path, disk: Path) -> None:
+    mke2fs, mmdebstrap = process.need(PURPOSE, "mke2fs", "mmdebstrap")
+    helper = [mmdebstrap, "--unshare-helper"] if os.geteuid() else []
+    # Inside the namespace we are another user, to whom the directory of `disk` is closed, but
+    # who can open again what it inherits, if the file's own mode lets it.
+    with disk.open("wb") as output:
+        disk.chmod(0o666)
+        command = [*helper, mke2fs, "-q", "-F", *recipe.MKE2FS_OPTIONS, "-d", str(root)]
+        command += ["/dev/stdout", recipe.DISK_SIZE]
+        runner.run("writing the disk", command, output=output.fileno())
+    disk.chmod(0o444)
+
+
+def _read_boot_files(building: Path) -> dict[str, str]:
+    (debugfs,) = process.need(PURPOSE, "debugfs")
+    for name in _BOOT_FILES:
+        request = f"dump /boot/ebpflab/{name} {name}"
+        subprocess.run(
+            [debugfs, "-R", request, "disk.raw"], cwd=building, capture_output=True, check=False
+        )
+        # debugfs reports success whatever happens.
+        if not (building / name).exists() or not (building / name).stat().st_size:
+            raise VMError(f"The disk that was built lacks /boot/ebpflab/{name}.")
+    about: dict[str, str] = json.loads((building / "about.json").read_text())
+    (building / "about.json").unlink()
+    return about
+
+
+def _phase_of(line: str) -> str | None:
+    """The progress to report when mmdebstrap prints ``line``."""
+    return next((phase for begin, phase in _PHASES.items() if line.startswith(begin)), None)
