@@ -9,9 +9,9 @@ The kernel and initrd are read back out of the finished disk, so what boots is w
 
 from __future__ import annotations
 
-import getpass
 import json
 import os
+import pwd
 import shlex
 import subprocess
 import time
@@ -63,7 +63,7 @@ def check_tools() -> None:
 
 
 def _check_subordinate_ids() -> None:
-    user = getpass.getuser()
+    user = pwd.getpwuid(os.getuid()).pw_name
     names = (user, str(os.getuid()))
     lacking = [
         path

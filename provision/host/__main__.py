@@ -70,7 +70,7 @@ def prepare(goal: str) -> None:
     environment.ensure(REPOSITORY, ("lab", "dev") if goal in ("test", "tools") else ("lab",))
     if goal == "tools":
         return
-    packages.ensure(packages.for_tracing() + (packages.for_tests() if testing else []))
+    packages.ensure(packages.for_tracing(testing) + (packages.for_tests() if testing else []))
     if testing and not shutil.which("chromium"):
         install_browser()
     prepare_guest(always=goal in ("vm", "test"))

@@ -67,35 +67,50 @@ def for_venv() -> list[Package]:
     return [Package(name, "makes .venv, where JupyterLab and ebpflab go")]
 
 
-def for_tracing() -> list[Package]:
+def for_tracing(testing: bool) -> list[Package]:
     """BCC and headers, for tracing this machine itself; only root can make use of them."""
     if as_root() is None:
         say("Neither root nor sudo: leaving this machine's own kernel aside for the guest.")
         return []
     wanted = [Package("python3-bpfcc", f"BCC, for {SYSTEM_PYTHON}: compiles and loads probes")]
-    headers = headers_package(platform.release())
+    headers = headers_package(platform.release(), testing)
     return [*wanted, headers] if headers else wanted
 
 
-def headers_package(release: str) -> Package | None:
+def headers_package(release: str, testing: bool) -> Package | None:
     """The running kernel's headers, or else the newest that apt has; None where some stand.
 
     Headers of another kernel serve uprobes and USDT probes only: those see processes, and
-    nothing of the kernel's own structures.
+    nothing of the kernel's own structures. From Debian 13 on they bring that kernel with them,
+    which may change what this machine boots next: too much for anything but the tests.
     """
     if os.path.exists(f"/lib/modules/{release}/build"):
         return None
     exact = f"linux-headers-{release}"
     if installed([exact]):
         return None
-    known = apt_names("linux-headers-")
+    known = known_headers()
     if exact in known:
         return Package(exact, "the running kernel's headers: BCC compiles against them")
     others = sorted(filter(None, map(flavour, known)))
     if not others or installed([name for _, name in others]):
         return None
+    name = others[-1][1]
+    if not testing and "linux-image" in ask("apt-cache", "depends", name):
+        say(f"No headers are packaged for {release}, and {name} would install another kernel.")
+        return None
     why = f"no headers are packaged for {release}; these serve uprobes and USDT probes only"
-    return Package(others[-1][1], why)
+    return Package(name, why)
+
+
+def known_headers() -> list[str]:
+    """The packages of headers in apt's lists, which a fresh machine may have to fetch first."""
+    names = ask("apt-cache", "pkgnames", "linux-headers-").split()
+    prefix = as_root()
+    if not names and prefix is not None:
+        apt(prefix, "update", optional=True)
+        names = ask("apt-cache", "pkgnames", "linux-headers-").split()
+    return names
 
 
 def flavour(name: str) -> tuple[list[int], str] | None:
@@ -110,16 +125,16 @@ def flavour(name: str) -> tuple[list[int], str] | None:
     return ([int(part) for part in re.findall(r"\d+", found.group(1))], name) if found else None
 
 
-def apt_names(prefix: str) -> list[str]:
-    done = subprocess.run(["apt-cache", "pkgnames", prefix], stdout=subprocess.PIPE, text=True)
-    return done.stdout.split()
+def ask(*command: str) -> str:
+    """What a command says; nothing of what it complains about."""
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    return done.stdout
 
 
 def installed(names: list[str]) -> set[str]:
     """Those of ``names`` that are installed."""
-    query = ["dpkg-query", "-W", "-f", "${Package} ${db:Status-Status}\n", *names]
-    done = subprocess.run(query, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-    lines = [line.split() for line in done.stdout.splitlines()]
+    said = ask("dpkg-query", "-W", "-f", "${Package} ${db:Status-Status}\n", *names)
+    lines = [line.split() for line in said.splitlines()]
     return {line[0] for line in lines if line[1:] == ["installed"]}
 
 

@@ -97,12 +97,32 @@ def test_headers_of_this_kernel_or_the_newest(
     installed: set[str],
     chosen: str | None,
 ) -> None:
-    monkeypatch.setattr(packages, "apt_names", lambda prefix: APT)
+    monkeypatch.setattr(packages, "ask", lambda *command: " ".join(APT))
     monkeypatch.setattr(packages, "installed", lambda names: installed & set(names))
-    package = packages.headers_package(release)
+    package = packages.headers_package(release, testing=False)
     assert (package.name if package else None) == chosen
     if package and release not in package.name:
         assert "uprobes and USDT probes only" in package.why
+
+
+def test_headers_that_bring_a_kernel_are_for_tests_only(
+    packages: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    answers = {"pkgnames": APT[1], "depends": "Depends: linux-image-6.1.0-54-amd64"}
+    monkeypatch.setattr(packages, "ask", lambda *command: answers.get(command[1], ""))
+    assert packages.headers_package("6.18.44-fc", testing=False) is None
+    assert "would install another kernel" in capsys.readouterr().out
+    assert packages.headers_package("6.18.44-fc", testing=True).name == APT[1]
+
+
+def test_empty_package_lists_are_fetched_before_giving_up_on_headers(
+    packages: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lists: list[str] = []
+    monkeypatch.setattr(packages, "as_root", list)
+    monkeypatch.setattr(packages, "ask", lambda *command: " ".join(lists))
+    monkeypatch.setattr(packages, "apt", lambda *arguments, optional: lists.extend(APT))
+    assert packages.known_headers() == APT
 
 
 def test_installed_packages_are_what_dpkg_says(packages: ModuleType) -> None:
@@ -175,7 +195,7 @@ def test_without_root_or_sudo_the_command_for_an_administrator_is_named(
     with pytest.raises(packages.Stop, match=r"apt-get install --no-install-recommends gcc"):
         packages.ensure([packages.Package("gcc", "compiles")])
     assert apt == []
-    assert packages.for_tracing() == []  # nobody could use them
+    assert packages.for_tracing(testing=False) == []  # nobody could use them
 
 
 # --- what is done where --------------------------------------------------------------
@@ -372,3 +392,12 @@ def test_an_installation_that_failed_is_not_trusted(
     assert not (path / ".venv/ebpflab.json").exists()
     environment.ensure(path, ["lab"])
     assert done[-2:] == FIRST[-2:]
+
+
+def test_every_program_the_guest_is_made_with_is_installed(packages: ModuleType) -> None:
+    from ebpflab.vm.process import PACKAGE_OF
+
+    always_there = {"util-linux"}
+    other_machines = {"qemu-system-x86", "qemu-system-arm"} - {packages.QEMU}
+    needed = {*PACKAGE_OF.values()} - always_there - other_machines
+    assert needed <= {package.name for package in packages.FOR_GUEST}
