@@ -58,6 +58,7 @@ take_kernel() {
     mv "$vmlinuz" /boot/ebpflab/vmlinuz
     mv "/boot/initrd.img-$kernel" /boot/ebpflab/initrd
     bcc=$(dpkg-query --show --showformat='${source:Upstream-Version}' python3-bpfcc)
+    bcc=${bcc%%+*} # without Debian's mark of a repacked source
     printf '{"kernel": "%s", "bcc": "%s"}\n' "$kernel" "$bcc" >/boot/ebpflab/about.json
 }
 
@@ -80,8 +81,6 @@ boot_fast() {
     mkdir -p /etc/systemd/journald.conf.d
     printf '[Journal]\nStorage=volatile\nRuntimeMaxUse=16M\n' \
         >/etc/systemd/journald.conf.d/ebpflab.conf
-    # Two paths that every boot reads; made here, they are not made anew under TCG.
-    : >/etc/machine-id
     for timer in /usr/lib/systemd/system/*.timer; do
         systemctl mask "$(basename "$timer")"
     done

@@ -50,9 +50,13 @@ def call(function: Callable[[], Any]) -> Any:
     try:
         thread = threading.Thread(target=work, name="compile", daemon=True)
         thread.start()
+        asleep = None
         while thread.is_alive():
             thread.join(_POLL_SECONDS)
-            if thread.is_alive() and _parked(thread.native_id):
+            # libc blocks every signal for a moment as well, when it starts a thread: so asleep
+            # that way twice, with no switch in between.
+            before_that, asleep = asleep, _asleep_for_good(thread.native_id)
+            if thread.is_alive() and asleep is not None and asleep == before_that:
                 raise Aborted
     finally:
         _libc.sigaction(signal.SIGABRT, ct.byref(before), None)
@@ -61,10 +65,12 @@ def call(function: Callable[[], Any]) -> Any:
     return result[0]
 
 
-def _parked(tid: Optional[int]) -> bool:
+def _asleep_for_good(tid: Optional[int]) -> Optional[str]:
+    """How often the thread has given up the CPU, where it sleeps with SIGABRT blocked."""
     try:
         with open(f"/proc/self/task/{tid}/status") as status:
-            blocked = next(line.split()[1] for line in status if line.startswith("SigBlk"))
+            fields = dict(line.split(":", 1) for line in status)
     except OSError:
-        return False  # it has just ended
-    return bool(int(blocked, 16) & 1 << (signal.SIGABRT - 1))
+        return None  # it has just ended
+    blocked = int(fields["SigBlk"], 16) & 1 << (signal.SIGABRT - 1)
+    return fields["voluntary_ctxt_switches"] if blocked and "S" in fields["State"][:3] else None

@@ -8,6 +8,7 @@
             disk.raw vmlinuz initrd image.json
             accel.json      whether KVM works here (see accel.py)
             warm-KEY/       a guest saved while it waits for an agent (see warm.py)
+            .building-*/    the same, being made
 
 Locks are flock(2) on descriptors, so the kernel lets go of them when their holder dies; a
 guest's lock is inherited by QEMU itself and lasts exactly as long as it runs.
@@ -56,8 +57,9 @@ def build_lock(progress: Progress) -> Iterator[None]:
     lock = os.open(root() / "build.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         _wait_for(lock, progress)
-        for stale in root().glob(".building-*"):
-            _discard(stale)
+        for pattern in (".building-*", "*/.building-*"):
+            for stale in root().glob(pattern):
+                _discard(stale)
         yield
     finally:
         os.close(lock)
@@ -88,7 +90,7 @@ def fresh_directory(final: Path) -> Iterator[Path]:
     Call it under `build_lock`. Its contents are on the disk before it gets its name, so that
     a machine losing power cannot leave a name without the contents.
     """
-    building = Path(tempfile.mkdtemp(prefix=".building-", dir=root()))
+    building = Path(tempfile.mkdtemp(prefix=".building-", dir=final.parent))
     try:
         yield building
         _sync(building)

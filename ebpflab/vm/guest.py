@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+import select
 import signal
 import socket
 import subprocess
@@ -17,7 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ebpflab.errors import VMError
-from ebpflab.vm import process, qemu, qmp
+from ebpflab.vm import cache, process, qemu, qmp
 
 CommandLine = Callable[[qemu.Streams], list[str]]
 
@@ -31,33 +32,37 @@ class Guest:
     """Started by the constructor; ``wire`` is the socket that its virtio port is."""
 
     def __init__(
-        self, command_line: CommandLine, lock: int, interactive: socket.socket | None = None
+        self, image: Path, command_line: CommandLine, console: socket.socket | None = None
     ) -> None:
-        """``lock`` is inherited, and so held while QEMU runs; ``interactive`` takes the console's
-        place of a file in memory."""
+        """``image`` is kept from removal while QEMU runs. ``console`` takes the place of the file
+        in memory that the console is printed to."""
+        lock = cache.hold(image)
         self.wire, wire = socket.socketpair()
         control, monitor = socket.socketpair()
         self._console = os.memfd_create("ebpflab-console")
-        self._errors = os.memfd_create("ebpflab-qemu-errors", os.MFD_CLOEXEC)
+        self._errors = os.memfd_create("ebpflab-qemu-errors")
         self._ended: str | None = None
-        console = self._console if interactive is None else interactive.fileno()
-        streams = qemu.Streams(wire.fileno(), monitor.fileno(), console, interactive is not None)
+        output = self._console if console is None else console.fileno()
+        streams = qemu.Streams(wire.fileno(), monitor.fileno(), output, console is not None)
         try:
             self._keeper = process.start(
                 command_line(streams),
-                inherit=(wire.fileno(), monitor.fileno(), console, lock),
+                inherit=(wire.fileno(), monitor.fileno(), output, lock),
                 output=subprocess.DEVNULL,
                 error=self._errors,
                 # Where QEMU makes the overlay: on the disk of the images, not in memory.
-                env={**os.environ, "TMPDIR": str(_directory_of(lock))},
+                env={**os.environ, "TMPDIR": str(image)},
             )
         except BaseException:
-            for stream in (self.wire, control):
-                stream.close()
+            self.wire.close()
+            control.close()
+            os.close(self._console)
+            os.close(self._errors)
             raise
         finally:
             wire.close()
             monitor.close()
+            os.close(lock)
         self._control = control
         self.monitor = self._greet()
 
@@ -71,25 +76,29 @@ class Guest:
                 raise VMError(f"The guest did not start. {reason}") from error
             raise
 
-    def expect(self, answer: bytes, timeout_seconds: float) -> None:
-        """Read exactly ``answer`` off the wire, or raise VMError with the reason."""
+    def expect(
+        self, answer: bytes, timeout_seconds: float, tick: Callable[[], None] = lambda: None
+    ) -> None:
+        """Read exactly ``answer`` off the wire, or raise VMError with the reason. ``tick`` is
+        called about once a second."""
         received = b""
         deadline = time.monotonic() + timeout_seconds
         while len(received) < len(answer):
-            self.wire.settimeout(max(deadline - time.monotonic(), 0.001))
+            if not select.select([self.wire], [], [], 1.0)[0]:
+                tick()
+                if time.monotonic() > deadline:
+                    raise VMError(
+                        f"The guest did not answer within {timeout_seconds:.0f} s. "
+                        f"{self.post_mortem()}"
+                    )
+                continue
             try:
                 chunk = self.wire.recv(len(answer) - len(received))
-            except TimeoutError:
-                raise VMError(
-                    f"The guest did not answer within {timeout_seconds:.0f} s. "
-                    f"{self.post_mortem()}"
-                ) from None
             except OSError:
                 chunk = b""
             if not chunk:
                 raise VMError(f"The guest ended while it was started. {self.post_mortem()}")
             received += chunk
-        self.wire.settimeout(None)
         if received != answer:
             raise VMError(f"The guest answered {received!r} where {answer!r} was expected.")
 
@@ -153,7 +162,3 @@ def _contents(descriptor: int) -> str:
     size = os.fstat(descriptor).st_size
     start = max(size - (64 << 10), 0)
     return os.pread(descriptor, size - start, start).decode(errors="replace")
-
-
-def _directory_of(lock: int) -> Path:
-    return Path(f"/proc/self/fd/{lock}").readlink().parent

@@ -14,20 +14,24 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 import shutil
+import socket
 import time
+from functools import partial
 from pathlib import Path
 
 from ebpflab.targets.base import Progress
 from ebpflab.vm import cache, delivery, process, qemu
 from ebpflab.vm.guest import Guest
+from ebpflab.vm.image import DISK
 from ebpflab.vm.logged import check_output
 from ebpflab.vm.steps import Steps
 
-_BOOT_SECONDS = 300.0  # ten times of what it takes here, for slow and busy machines
-_RESUME_SECONDS = 60.0
+# Time-outs: many times what it takes here, for slow and busy machines. KVM has TCG to fall
+# back to, and so less patience.
+_BOOT_SECONDS = {"kvm": 60.0, "tcg": 300.0}
+_RESUME_SECONDS = {"kvm": 10.0, "tcg": 60.0}
 
 
 def directory(image: Path, machine: qemu.Machine) -> Path:
@@ -62,27 +66,17 @@ def warm(image: Path, machine: qemu.Machine, progress: Progress) -> Path:
 
 
 def resume(
-    image: Path, machine: qemu.Machine, parcel: bytes, interactive: int | None = None
+    image: Path, machine: qemu.Machine, parcel: bytes, console: socket.socket | None = None
 ) -> Guest:
     """A guest that carries on from what was saved, and runs the program in ``parcel``."""
     saved = directory(image, machine)
-    lock = cache.hold(image)
-    try:
-        guest = Guest(
-            lambda streams: qemu.resumed(
-                machine, image, saved / "disk.qcow2", saved / "memory", streams
-            ),
-            lock,
-            interactive,
-        )
-    finally:
-        os.close(lock)
+    disk, memory = saved / "disk.qcow2", saved / "memory"
+    guest = Guest(image, partial(qemu.resumed, machine, image, disk, memory), console)
     try:
         with (saved / "state").open("rb") as state:
             guest.monitor.resume(state.fileno())
-        guest.monitor.close()
         guest.send(parcel)
-        guest.expect(delivery.RUN, _RESUME_SECONDS)
+        guest.expect(delivery.RUN, _RESUME_SECONDS[machine.accel])
     except BaseException:
         guest.close()
         raise
@@ -92,7 +86,28 @@ def resume(
 def _boot_and_save(image: Path, machine: qemu.Machine, building: Path, steps: Steps) -> None:
     disk, memory = building / "disk.qcow2", building / "memory"
     (qemu_img,) = process.need("Running the guest", "qemu-img")
-    overlay = [qemu_img, "create", "-q", "-f", "qcow2", "-F", "raw", "-b", "../disk.raw"]
-    # The base is found from where the overlay will be, not from where it is made.
-    check_output([*overlay, "-u", str(disk), qemu_size(image)], "Making the guest's overlay")
-    raise NotImplementedError
+    # The path of the base is relative to the overlay's, which is to move along with the image.
+    base = ("-b", f"../{DISK}", "-F", "raw")
+    check_output([qemu_img, "create", "-q", "-f", "qcow2", *base, str(disk)], "Making a disk")
+    steps.begin("booting")
+    guest = Guest(image, partial(qemu.cold, machine, image, disk, memory))
+    try:
+        guest.expect(delivery.READY, _BOOT_SECONDS[machine.accel], steps.tick)
+        steps.begin("saving it")
+        with (building / "state").open("wb") as state:
+            guest.monitor.save(state.fileno())
+        guest.monitor.execute("quit")
+        guest.wait()
+    finally:
+        guest.close()
+
+
+def _version(machine: qemu.Machine) -> str:
+    text = check_output([qemu.program(machine.arch), "--version"], "Asking QEMU for its version")
+    return text.partition("version ")[2].split()[0]
+
+
+def _host_cpu() -> str:
+    lines = Path("/proc/cpuinfo").read_text().partition("\n\n")[0]
+    features = re.findall(r"^(?:model name|flags|Features)\s*:.*$", lines, re.MULTILINE)
+    return hashlib.sha256("\n".join(features).encode()).hexdigest()[:8]

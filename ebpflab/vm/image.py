@@ -27,6 +27,9 @@ PURPOSE = "Building the guest"
 TREE_BYTES = 1_900_000_000  # measured: 1.1 GB installed, and the packages while they unpack
 IMAGE_BYTES = 2_500_000_000  # measured: 1.2 GB of disk; up to 1.1 GB for the saved guest
 
+DISK = "disk.raw"
+"""An image's file system, only ever read."""
+
 _KEYRINGS = ("debian-archive-keyring.gpg", "debian-archive-keyring.pgp")
 _BOOT_FILES = ("vmlinuz", "initrd", "about.json")
 
@@ -41,21 +44,16 @@ _PHASES = {
     "I: cleaning package lists": "tidying up",
 }
 
-def obstacle() -> str | None:
-    """Why no image can be built here, with the fix; None when one can. Quick."""
-    try:
-        check_tools()
-    except VMError as error:
-        return str(error)
-    return None
+
+def is_complete(path: Path) -> bool:
+    """Whether there is an image at ``path``."""
+    return (path / "image.json").exists()
 
 
 def check_tools() -> None:
     """Raise MissingTool, or VMError, for whatever a build would stumble over."""
     as_user = os.geteuid() != 0
-    process.need(
-        PURPOSE, "mmdebstrap", "mke2fs", "debugfs", "newuidmap" if as_user else "unshare"
-    )
+    process.need(PURPOSE, "mmdebstrap", "mke2fs", "debugfs", "newuidmap" if as_user else "unshare")
     if not any((Path("/usr/share/keyrings") / name).exists() for name in _KEYRINGS):
         raise process.missing(PURPOSE, ["Debian's keyring"], ["debian-archive-keyring"])
     if as_user:
@@ -85,7 +83,7 @@ def _lines(path: Path) -> list[str]:
 def build(made_from: recipe.Recipe, progress: Progress) -> Path:
     """The image of a recipe, built if need be. Call it under `cache.build_lock`."""
     final = cache.image_directory(made_from.hash)
-    if (final / "image.json").exists():
+    if is_complete(final):
         return final
     check_tools()
     cache.check_free_space({cache.root(): IMAGE_BYTES, cache.tree_parent(): TREE_BYTES})
@@ -96,7 +94,7 @@ def build(made_from: recipe.Recipe, progress: Progress) -> Path:
         with cache.tree_directory(building) as tree:
             recipe.stage(tree / "stage")
             runner.run("preparing", _mmdebstrap(made_from, tree), _phase_of)
-            _make_disk(runner, tree / "root", building / "disk.raw")
+            _make_disk(runner, tree / "root", building / DISK)
             steps.begin("removing the tree")
         steps.begin("checking the disk")
         about = _read_boot_files(building)
@@ -150,7 +148,7 @@ def _read_boot_files(building: Path) -> dict[str, str]:
     for name in _BOOT_FILES:
         request = f"dump /boot/ebpflab/{name} {name}"
         subprocess.run(
-            [debugfs, "-R", request, "disk.raw"], cwd=building, capture_output=True, check=False
+            [debugfs, "-R", request, DISK], cwd=building, capture_output=True, check=False
         )
         # debugfs reports success whatever happens.
         if not (building / name).exists() or not (building / name).stat().st_size:

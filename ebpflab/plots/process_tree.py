@@ -1,0 +1,83 @@
+"""Who started what, and when? A family tree drawn over time."""
+
+from __future__ import annotations
+
+import pandas as pd
+from matplotlib.axes import Axes
+
+from ebpflab.plots import canvas
+
+_ROW_INCHES = 0.27
+_LABEL_CHARACTERS = 44
+_LABEL_SHARE = 0.48  # of the width, kept free to the right of the last start
+
+
+def process_tree(
+    starts: pd.DataFrame,
+    title: str | None = None,
+    *,
+    label: str = "filename",
+    most: int = 40,
+    ax: Axes | None = None,
+) -> Axes:
+    """A line for each start of a program, from the first (top) to the last.
+
+    ``starts`` has the columns ``time_ns``, ``pid``, ``ppid`` (the parent's pid) and ``label``, the text at the
+    dot. A dot stands at its time, in milliseconds from the first start. A line leads to it from the
+    start that made its parent what it was then; orange where a process became another program
+    without a child. A process that was there before is a dot without a line. The first ``most``
+    rows are drawn, and the axis says how many are left out.
+
+    >>> process_tree(prog["starts"].frame())                          # doctest: +SKIP
+    """
+    rows = starts.sort_values("time_ns", kind="stable").reset_index(drop=True)
+    shown = rows.iloc[:most]
+    ax = canvas.sheet(1.2 + _ROW_INCHES * max(len(shown), 1), ax)
+    if shown.empty:
+        return canvas.nothing_to_draw(ax, title)
+    times_ms = ((shown["time_ns"] - shown["time_ns"].iloc[0]) / 1e6).to_numpy()
+    for row, (origin, same) in enumerate(_origins(shown)):
+        colour = canvas.ORANGE if same else canvas.BLUE
+        if origin is not None:
+            corner = times_ms[origin]
+            path = ([corner, corner, times_ms[row]], [origin, row, row])
+            ax.plot(*path, color=colour, linewidth=1.2, alpha=0.6, zorder=1)
+        ax.plot(times_ms[row], row, "o", color=colour, markersize=6, zorder=2)
+        text = canvas.literal(canvas.shortened(str(shown[label].iloc[row]), _LABEL_CHARACTERS))
+        ax.annotate(
+            text,
+            (times_ms[row], row),
+            xytext=(8, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=canvas.TEXT_POINTS,
+            color=canvas.INK,
+            bbox={"facecolor": canvas.PAPER, "edgecolor": "none", "pad": 1.0},
+        )
+    span_ms = max(float(times_ms[-1]), 1e-3)
+    ax.set_xlim(-0.02 * span_ms, span_ms / (1 - _LABEL_SHARE))
+    ax.set_ylim(len(shown) - 0.4, -0.6)
+    ax.set_yticks([])
+    ax.spines["left"].set_visible(False)
+    ax.set_xticks([tick for tick in ax.get_xticks() if 0 <= tick <= span_ms * 1.02])
+    ax.spines["bottom"].set_bounds(0, span_ms)
+    left_out = f"   (the first {len(shown)} of {len(rows):,})" if len(rows) > len(shown) else ""
+    ax.set_xlabel(f"milliseconds since the first start{left_out}", loc="left")
+    canvas.caption(ax, title)
+    return ax
+
+
+def _origins(rows: pd.DataFrame) -> list[tuple[int | None, bool]]:
+    """For each row the row it comes from, and whether that is the same process.
+
+    A process that started a program and starts another has replaced itself (execve(2)). Else
+    it comes from what its parent had started last.
+    """
+    last: dict[int, int] = {}
+    found: list[tuple[int | None, bool]] = []
+    pairs = zip(rows["pid"].tolist(), rows["ppid"].tolist(), strict=True)
+    for row, (pid, ppid) in enumerate(pairs):
+        same = pid in last
+        found.append((last[pid] if same else last.get(ppid), same))
+        last[pid] = row
+    return found
