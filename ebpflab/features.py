@@ -36,6 +36,9 @@ NEEDED = (
 )
 """What the chapters need of a machine; first what can be mended least."""
 
+HOSTING = frozenset({"KVM", "qemu", "mmdebstrap"})
+"""What a machine needs to run the guest: of no interest in the guest itself."""
+
 MAY_BE_UNKNOWN = frozenset({"no lockdown", "BCC for this kernel"})
 """Where "unknown" does not stand against a try: most machines that cannot tell are fine."""
 

@@ -20,7 +20,7 @@ import pandas as pd
 from ebpflab import cells
 from ebpflab.connection import Connection
 from ebpflab.errors import ProgramError
-from ebpflab.features import features_frame
+from ebpflab.features import HOSTING, features_frame
 from ebpflab.program import Program
 from ebpflab.progress import Progress, notice
 from ebpflab.targets import choose
@@ -154,7 +154,10 @@ class Lab:
 
     def features(self) -> pd.DataFrame:
         """What the traced machine can do: feature, status (yes, no, unknown), reason, fix."""
-        return features_frame(self._connection.request("features")["features"])
+        rows = self._connection.request("features")["features"]
+        if self.target == "vm":
+            rows = [row for row in rows if row["feature"] not in HOSTING]
+        return features_frame(rows)
 
     def syscall_name(self, name: str) -> str:
         """The kernel function of a system call: "execve" -> "__x64_sys_execve"."""

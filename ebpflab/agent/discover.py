@@ -10,6 +10,7 @@ import fnmatch
 import os
 import re
 import time
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Dict, Iterable, List, Optional
 
@@ -34,13 +35,8 @@ def tracefs() -> Path:
 
 def _kallsyms() -> List[str]:
     """The names of the kernel's functions, modules included."""
-    names = []
-    with open("/proc/kallsyms") as file:
-        for line in file:
-            _, kind, name = line.split()[:3]
-            if kind in "tTwW":
-                names.append(name)
-    return names
+    text = Path("/proc/kallsyms").read_text()
+    return re.findall(r"^\S+ [tTwW] (\S+)", text, re.MULTILINE)
 
 
 def kernel_functions(pattern: str) -> List[str]:
@@ -58,12 +54,20 @@ def syscall_name(name: str) -> str:
 
     Since Linux 4.17 (commit fa697140f9a2) it carries a prefix that names the architecture.
     """
-    functions = set(_kallsyms())
-    for prefix in _SYSCALL_PREFIXES:
-        if prefix + name in functions:
-            return prefix + name
-    known = [f[len(p) :] for f in functions for p in _SYSCALL_PREFIXES if f.startswith(p)]
-    raise unknown("system call", name, known)
+    names = _syscalls()
+    if name not in names:
+        raise unknown("system call", name, names)
+    return names[name]
+
+
+@lru_cache(maxsize=1)  # the system calls of a kernel do not change, and kallsyms is long
+def _syscalls() -> Dict[str, str]:
+    """The kernel function of each system call."""
+    functions = _kallsyms()
+    found: Dict[str, str] = {}
+    for prefix in reversed(_SYSCALL_PREFIXES):
+        found.update({f[len(prefix) :]: f for f in functions if f.startswith(prefix)})
+    return found
 
 
 def tracepoints(pattern: str) -> List[str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 PAPER, INK, FAINT = "white", "#202020", "#d8d8d8"
 BLUE, ORANGE = "#0072b2", "#d55e00"
@@ -22,7 +23,10 @@ def sheet(height_inches: float, ax: Axes | None = None) -> Axes:
     >>> ax = sheet(3.0)                                               # doctest: +SKIP
     """
     if ax is None:
-        _, ax = plt.subplots(figsize=(WIDTH_INCHES, height_inches), layout="constrained")
+        _, ax = plt.subplots(
+            figsize=(WIDTH_INCHES, height_inches),
+            layout=ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.12),
+        )
     figure = ax.get_figure(root=True)
     assert figure is not None
     figure.set_facecolor(PAPER)

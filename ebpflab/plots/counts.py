@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 
 from ebpflab.plots import canvas
 
@@ -45,7 +46,7 @@ def counts(
     ax.invert_yaxis()
     ax.margins(x=0.12)
     ax.set_xlim(left=0)
-    ax.xaxis.get_major_locator().set_params(integer=bool((shown % 1 == 0).all()))
+    ax.xaxis.set_major_locator(MaxNLocator(integer=bool((shown % 1 == 0).all())))
     ax.grid(axis="x", color=canvas.FAINT, linewidth=0.8)
     ax.tick_params(axis="y", length=0)
     left_out = len(numbers) - len(shown)

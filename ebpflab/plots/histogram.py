@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 
 from ebpflab.plots import canvas
 
@@ -43,11 +44,12 @@ def histogram(
     ax.invert_yaxis()
     ax.margins(x=0.14)
     ax.set_xlim(left=0)
-    ax.xaxis.get_major_locator().set_params(integer=True)
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.grid(axis="x", color=canvas.FAINT, linewidth=0.8)
     ax.tick_params(axis="y", length=0)
     ax.set_xlabel(f"number of {of}")
-    ax.set_ylabel(f"value ({unit})" if unit and not _is_scaled(unit) else "value")
+    if unit and not _is_scaled(unit):
+        ax.set_ylabel(unit)
     canvas.caption(ax, title)
     return ax
 

@@ -22,11 +22,11 @@ def process_tree(
 ) -> Axes:
     """A line for each start of a program, from the first (top) to the last.
 
-    ``starts`` has the columns ``time_ns``, ``pid``, ``ppid`` (the parent's pid) and ``label``, the text at the
-    dot. A dot stands at its time, in milliseconds from the first start. A line leads to it from the
-    start that made its parent what it was then; orange where a process became another program
-    without a child. A process that was there before is a dot without a line. The first ``most``
-    rows are drawn, and the axis says how many are left out.
+    ``starts`` has the columns ``time_ns``, ``pid``, ``ppid`` (the parent's pid) and ``label``,
+    the text at the dot. A dot stands at its time, in milliseconds from the first start. A line
+    leads to it from what its parent had started last; orange where a process became another
+    program itself. A parent that was there before gives no line. The first ``most`` rows are
+    drawn, and the axis says how many are left out.
 
     >>> process_tree(prog["starts"].frame())                          # doctest: +SKIP
     """
@@ -36,7 +36,8 @@ def process_tree(
     if shown.empty:
         return canvas.nothing_to_draw(ax, title)
     times_ms = ((shown["time_ns"] - shown["time_ns"].iloc[0]) / 1e6).to_numpy()
-    for row, (origin, same) in enumerate(_origins(shown)):
+    origins = _origins(shown)
+    for row, (origin, same) in enumerate(origins):
         colour = canvas.ORANGE if same else canvas.BLUE
         if origin is not None:
             corner = times_ms[origin]
@@ -54,7 +55,7 @@ def process_tree(
             color=canvas.INK,
             bbox={"facecolor": canvas.PAPER, "edgecolor": "none", "pad": 1.0},
         )
-    span_ms = max(float(times_ms[-1]), 1e-3)
+    span_ms = max(float(times_ms[-1]), 1.0)
     ax.set_xlim(-0.02 * span_ms, span_ms / (1 - _LABEL_SHARE))
     ax.set_ylim(len(shown) - 0.4, -0.6)
     ax.set_yticks([])
@@ -63,6 +64,15 @@ def process_tree(
     ax.spines["bottom"].set_bounds(0, span_ms)
     left_out = f"   (the first {len(shown)} of {len(rows):,})" if len(rows) > len(shown) else ""
     ax.set_xlabel(f"milliseconds since the first start{left_out}", loc="left")
+    if any(same for _, same in origins):
+        for colour, meaning in (
+            (canvas.BLUE, "a new process"),
+            (canvas.ORANGE, "the same process"),
+        ):
+            ax.plot([], [], "o", color=colour, label=meaning)
+        ax.legend(
+            loc="upper right", frameon=False, labelcolor=canvas.INK, fontsize=canvas.TEXT_POINTS
+        )
     canvas.caption(ax, title)
     return ax
 

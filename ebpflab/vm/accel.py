@@ -20,6 +20,7 @@ from ebpflab.vm import process, qemu
 _DEVICE = Path("/dev/kvm")
 _TRIAL_SECONDS = 10.0
 _FIRST_LINE = b"Linux version"
+_STANDSTILL = "KVM internal error"
 
 
 @dataclass(frozen=True)
@@ -86,8 +87,9 @@ def _watch(keeper: subprocess.Popen[bytes], console: int, errors: int) -> Accel:
         ended = keeper.poll()
         if _FIRST_LINE in os.pread(console, 1 << 16, 0):
             return Accel("kvm", "a trial boot reached the kernel")
-        if ended is not None:
-            complaint = os.pread(errors, 200, 0).decode(errors="replace").split("\n")[0]
-            return Accel("tcg", f"QEMU with KVM ended with status {ended}: {complaint}")
+        complaint = os.pread(errors, 200, 0).decode(errors="replace").split("\n")[0]
+        # After an internal error of KVM, QEMU lives on with a guest that stands still.
+        if ended is not None or _STANDSTILL in complaint:
+            return Accel("tcg", f"a trial boot with KVM failed: {complaint or f'status {ended}'}")
         time.sleep(0.02)
-    return Accel("tcg", f"with KVM no kernel came up within {_TRIAL_SECONDS:.0f} s")
+    return Accel("tcg", f"a trial boot with KVM reached no kernel in {_TRIAL_SECONDS:.0f} s")

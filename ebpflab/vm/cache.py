@@ -23,10 +23,10 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from ebpflab.errors import VMError
+from ebpflab.errors import MissingTool, VMError
 from ebpflab.targets.base import Progress
 from ebpflab.vm import process
 
@@ -37,7 +37,7 @@ _WAIT_NOTE_SECONDS = 5.0
 def root() -> Path:
     """The directory of all images."""
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "ebpflab" / "vm"
+    return Path(base).absolute() / "ebpflab" / "vm"
 
 
 def image_directory(image_hash: str) -> Path:
@@ -122,7 +122,7 @@ def tree_directory(building: Path) -> Iterator[Path]:
 
 def tree_parent() -> Path:
     """/var/tmp, which unlike /tmp is not kept in memory, unless TMPDIR says otherwise."""
-    return Path(os.environ.get("TMPDIR") or "/var/tmp")
+    return Path(os.environ.get("TMPDIR") or "/var/tmp").absolute()
 
 
 def hold(image: Path) -> int:
@@ -212,8 +212,8 @@ def _discard(building: Path) -> None:
 
 
 def _remove_tree(tree: Path) -> None:
-    """Remove a root tree; an ordinary user's has owners that only a user namespace can act as."""
-    if os.geteuid() != 0 and tree.is_dir() and (mmdebstrap := process.find("mmdebstrap")):
-        helper = [mmdebstrap, "--unshare-helper", "rm", "-rf", "--one-file-system"]
-        process.run_quietly([*helper, *map(str, tree.iterdir())])
+    """Remove what `tree_directory` made, as far as that is possible."""
+    with suppress(MissingTool):
+        for path in tree.glob("*"):
+            process.run_quietly(process.empty_tree(path))
     shutil.rmtree(tree, ignore_errors=True)

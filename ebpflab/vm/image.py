@@ -95,11 +95,12 @@ def build(made_from: recipe.Recipe, progress: Progress) -> Path:
             recipe.stage(tree / "stage")
             runner.run("preparing", _mmdebstrap(made_from, tree), _phase_of)
             _make_disk(runner, tree / "root", building / DISK)
-            steps.begin("removing the tree")
+            runner.run("removing the tree", process.empty_tree(tree / "root"))
         steps.begin("checking the disk")
         about = _read_boot_files(building)
         facts = {"suite": made_from.suite, "arch": made_from.arch, "created": started, **about}
         (building / "image.json").write_text(json.dumps(facts, indent=1) + "\n")
+        steps.begin("waiting for the disk")
     steps.done()
     return final
 
@@ -131,14 +132,13 @@ def _contained() -> list[str]:
 
 
 def _make_disk(runner: Runner, root: Path, disk: Path) -> None:
-    mke2fs, mmdebstrap = process.need(PURPOSE, "mke2fs", "mmdebstrap")
-    helper = [mmdebstrap, "--unshare-helper"] if os.geteuid() else []
+    (mke2fs,) = process.need(PURPOSE, "mke2fs")
     # Inside the namespace we are another user, to whom the directory of `disk` is closed, but
     # who can open again what it inherits, if the file's own mode lets it.
     with disk.open("wb") as output:
         disk.chmod(0o666)
-        command = [*helper, mke2fs, "-q", "-F", *recipe.MKE2FS_OPTIONS, "-d", str(root)]
-        command += ["/dev/stdout", recipe.DISK_SIZE]
+        options = ["-q", "-F", *recipe.MKE2FS_OPTIONS, "-d", str(root)]
+        command = [*process.as_tree_owner(), mke2fs, *options, "/dev/stdout", recipe.DISK_SIZE]
         runner.run("writing the disk", command, output=output.fileno())
     disk.chmod(0o444)
 

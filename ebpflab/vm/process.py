@@ -74,6 +74,8 @@ def start(
             stdout=output,
             stderr=error,
             env=env,
+            cwd="/",  # ours may be closed to the user that a namespace makes of the command
+            umask=0o022,  # ours would end up in the guest's tree
             start_new_session=True,
         )
     finally:
@@ -87,9 +89,26 @@ def kill(keeper: subprocess.Popen[bytes]) -> None:
         keeper.wait()
 
 
-def run_quietly(command: Sequence[str]) -> int:
-    """Run a helper whose output nobody needs; its exit status."""
-    done = subprocess.run(
-        command, stdin=subprocess.DEVNULL, capture_output=True, start_new_session=True, check=False
+def as_tree_owner() -> list[str]:
+    """The command that runs another as the owner of root trees: for an ordinary user, root of
+    the namespace in which mmdebstrap had made them."""
+    if os.geteuid() == 0:
+        return []
+    return [*need("Building the guest", "mmdebstrap"), "--unshare-helper"]
+
+
+def empty_tree(tree: Path) -> list[str]:
+    """The command that removes all in ``tree`` and nothing that may be mounted there."""
+    return [*as_tree_owner(), "find", str(tree), "-mount", "-mindepth", "1", "-delete"]
+
+
+def run_quietly(command: Sequence[str]) -> None:
+    """Run a helper of which neither the output nor the success matters."""
+    subprocess.run(
+        command,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        cwd="/",
+        start_new_session=True,
+        check=False,
     )
-    return done.returncode

@@ -70,3 +70,4 @@ def test_the_guest_has_every_feature_that_the_chapters_need(lab: Lab) -> None:
         "kernel headers",
     ]
     assert {name: status[name] for name in needed} == dict.fromkeys(needed, "yes")
+    assert set(status) == {"yes"}, "the guest lacks nothing"
