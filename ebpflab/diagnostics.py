@@ -15,11 +15,17 @@ from ebpflab.errors import CompileError, VerifierError
 
 _CLANG = re.compile(r"^/virtual/main\.c:(\d+):(\d+): (?:fatal )?error: (.*)$", re.MULTILINE)
 _CLANG_ANYWHERE = re.compile(r"^(\S+?):(\d+):(\d+): (?:fatal )?error: (.*)$", re.MULTILINE)
-_LLVM = re.compile(r"^Error at line \d+: (.*?)(?: for DAG:.*)?$", re.MULTILINE)
-_LLVM_FUNCTION = re.compile(r"^In function: (\w+)$", re.MULTILINE)
+_LLVM = re.compile(
+    r"^(?:Error at line \d+: (.*?)(?: for DAG:.*)?"  # until LLVM 14
+    r"|error: \S*?(?::\d+:\d+)?: in function \w+ [^:]*: (.*))$",
+    re.MULTILINE,
+)
+_LLVM_FUNCTION = re.compile(r"[Ii]n function:? (\w+)")
 _VERIFIER_SOURCE = re.compile(r"^; (?! *@)(\S.*?)(?: @ \S+:\d+)?$")
 
+_STACK_ADVICE = "The BPF stack is 512 bytes. Keep large structs in a map or in the ring buffer."
 _CLANG_HINTS = (
+    (r"stack limit", _STACK_ADVICE),
     (
         r"signed division",
         "BPF divides unsigned numbers only (until LLVM 18): make both sides of / or % unsigned.",
@@ -69,7 +75,7 @@ _VERIFIER_HINTS = (
     (r"R0 !read_ok", "Every path must return a value: end the function with `return 0;`."),
     (
         r"combined stack size|stack.*exceeds|stack limit",
-        "The BPF stack is 512 bytes. Keep large structs in a map or in the ring buffer.",
+        _STACK_ADVICE,
     ),
     (
         r"unknown func|program of this type cannot use helper|invalid func",
@@ -112,7 +118,7 @@ def compile_error(message: str, detail: dict[str, Any], source: str) -> CompileE
         more = len(errors) - 1
     elif gave_up := _LLVM.search(log):
         # Not with its line: by then BCC's rewriting has moved the lines.
-        what, more = gave_up.group(1), 0
+        what, more = (gave_up.group(1) or gave_up.group(2)).rstrip("."), 0
         function = _LLVM_FUNCTION.search(log)
         where = f"the function {function.group(1)}" if function else "the program"
         parts = [f"LLVM cannot translate {where} to BPF: {what}."]

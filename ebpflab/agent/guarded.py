@@ -1,19 +1,37 @@
-"""Surviving LLVM: a compilation that aborts must not take the agent with it.
+"""Surviving LLVM: a compilation that ends the process must not take the agent with it.
 
-Where LLVM's BPF backend cannot translate something (signed division, before LLVM 18) it prints
-``LLVM ERROR`` and calls abort(3), which would end the agent, its streams and every probe. So a
-compilation runs in a thread of its own, and meanwhile SIGABRT has a handler that never returns:
-libc's ``pause``, with every signal blocked. The thread stays there for good, with the memory of
-one compilation; we see from its blocked signals (proc(5), ``SigBlk``) that it is there, and go on.
+Where LLVM's BPF backend cannot translate something (signed division, more than 512 bytes of
+stack) it prints an error and calls abort(3), or, in newer versions, exit(3). Either would end the
+agent, its streams and every probe. So compilations run in a thread of their own that both leave
+asleep for good:
+
+* While it compiles, SIGABRT has a handler that never returns: libc's ``pause``, with every signal
+  blocked.
+* ``pause`` is also the thread's last thread-local destructor, which exit(3) runs before anything
+  else; a thread that never ends otherwise never meets it. (From glibc 2.41 on a second exit(3)
+  waits for the first one instead, which comes to the same.)
+
+A compiling thread that sleeps for a second without using the processor is taken for lost. The
+memory of its one compilation goes with it, and the next compilation gets a new thread.
 """
 
 import ctypes as ct
+import queue
 import signal
 import threading
-from typing import Any, Callable, List, Optional
+import time
+from typing import Any, Callable, Optional, Tuple
 
 _libc = ct.CDLL(None, use_errno=True)
+_PAUSE = ct.cast(_libc.pause, ct.c_void_p)
 _POLL_SECONDS = 0.05
+_LOST_SECONDS = 1.0
+
+Result = Tuple[Any, Optional[BaseException]]
+
+
+class Lost(Exception):
+    """The call ended in abort(3) or exit(3)."""
 
 
 class _SigAction(ct.Structure):
@@ -27,50 +45,62 @@ class _SigAction(ct.Structure):
     ]
 
 
-class Aborted(Exception):
-    """The call ended in abort(3)."""
+class Guard:
+    """Runs calls that may end the process, one at a time."""
 
+    def __init__(self) -> None:
+        self._jobs: "queue.SimpleQueue[Callable[[], Any]]" = queue.SimpleQueue()
+        self._results: "queue.SimpleQueue[Result]" = queue.SimpleQueue()
+        self._thread: Optional[threading.Thread] = None
 
-def call(function: Callable[[], Any]) -> Any:
-    """What ``function`` returns or raises. Raises Aborted when it called abort(3)."""
-    result: List[Any] = []
-    error: List[BaseException] = []
-
-    def work() -> None:
+    def call(self, function: Callable[[], Any]) -> Any:
+        """What ``function`` returns or raises. Raises Lost when it ended the process."""
+        if self._thread is None:
+            self._jobs, self._results = queue.SimpleQueue(), queue.SimpleQueue()
+            self._thread = threading.Thread(
+                target=_work, args=(self._jobs, self._results), name="compiler", daemon=True
+            )
+            self._thread.start()
+        handler = _SigAction(_PAUSE.value, (ct.c_uint8 * 128)(*([0xFF] * 128)), 0, None)
+        before = _SigAction()
+        _libc.sigaction(signal.SIGABRT, ct.byref(handler), ct.byref(before))
         try:
-            result.append(function())
-        except BaseException as caught:  # SystemExit is among what BCC raises
-            error.append(caught)
+            self._jobs.put(function)
+            result, error = self._wait(self._thread)
+        finally:
+            _libc.sigaction(signal.SIGABRT, ct.byref(before), None)
+        if error is not None:
+            raise error
+        return result
 
-    handler = _SigAction(
-        ct.cast(_libc.pause, ct.c_void_p).value, (ct.c_uint8 * 128)(*([0xFF] * 128)), 0, None
-    )
-    before = _SigAction()
-    _libc.sigaction(signal.SIGABRT, ct.byref(handler), ct.byref(before))
-    try:
-        thread = threading.Thread(target=work, name="compile", daemon=True)
-        thread.start()
-        asleep = None
-        while thread.is_alive():
-            thread.join(_POLL_SECONDS)
-            # libc blocks every signal for a moment as well, when it starts a thread: so asleep
-            # that way twice, with no switch in between.
-            before_that, asleep = asleep, _asleep_for_good(thread.native_id)
-            if thread.is_alive() and asleep is not None and asleep == before_that:
-                raise Aborted
-    finally:
-        _libc.sigaction(signal.SIGABRT, ct.byref(before), None)
-    if error:
-        raise error[0]
-    return result[0]
+    def _wait(self, thread: threading.Thread) -> Result:
+        asleep_since = time.monotonic()
+        used_before = -1
+        while True:
+            try:
+                return self._results.get(timeout=_POLL_SECONDS)
+            except queue.Empty:
+                pass
+            sleeps, used = _state(thread.native_id)
+            if not sleeps or used != used_before:
+                asleep_since, used_before = time.monotonic(), used
+            elif time.monotonic() - asleep_since > _LOST_SECONDS:
+                self._thread = None
+                raise Lost
 
 
-def _asleep_for_good(tid: Optional[int]) -> Optional[str]:
-    """How often the thread has given up the CPU, where it sleeps with SIGABRT blocked."""
-    try:
-        with open(f"/proc/self/task/{tid}/status") as status:
-            fields = dict(line.split(":", 1) for line in status)
-    except OSError:
-        return None  # it has just ended
-    blocked = int(fields["SigBlk"], 16) & 1 << (signal.SIGABRT - 1)
-    return fields["voluntary_ctxt_switches"] if blocked and "S" in fields["State"][:3] else None
+def _work(jobs: Any, results: Any) -> None:
+    _libc.__cxa_thread_atexit_impl(_PAUSE, None, _PAUSE)  # function, argument, any address of libc
+    while True:
+        function = jobs.get()
+        try:
+            results.put((function(), None))
+        except BaseException as error:  # SystemExit is among what BCC raises
+            results.put((None, error))
+
+
+def _state(tid: Optional[int]) -> Tuple[bool, int]:
+    """Whether a thread sleeps (not for a disk), and the processor time it has used, in ticks."""
+    with open(f"/proc/self/task/{tid}/stat") as stat:
+        fields = stat.read().rpartition(")")[2].split()
+    return fields[0] == "S", int(fields[11]) + int(fields[12])  # proc(5): state, utime, stime

@@ -34,6 +34,7 @@ _FUNCTION_TYPES = {
     "tracepoint": bcc.BPF.TRACEPOINT,
     "raw_tracepoint": bcc.BPF.RAW_TRACEPOINT,
 }
+_compiler = guarded.Guard()
 os.environ.setdefault("BCC_PROBE_LIMIT", "1000000")  # we count nothing of ours against it
 
 
@@ -74,7 +75,7 @@ def _bcc_call(function: Callable[[], Any]) -> Tuple[Any, Optional[str], str]:
         mark = printed.mark()
         try:
             return function(), None, printed.since(mark)
-        except guarded.Aborted:
+        except guarded.Lost:
             return None, "LLVM gave up on the program", printed.since(mark)
         except (Exception, SystemExit) as error:  # BCC calls sys.exit on some errors
             return None, str(error), printed.since(mark)
@@ -91,7 +92,7 @@ class Program:
         code = instrument(source)
         flags = [*_CFLAGS, *code.cflags, *cflags]
         self.bpf, complaint, self.log = _bcc_call(
-            lambda: guarded.call(lambda: bcc.BPF(text=code.text.encode(), cflags=flags))
+            lambda: _compiler.call(lambda: bcc.BPF(text=code.text.encode(), cflags=flags))
         )
         if complaint is not None:
             raise self._refused(complaint)

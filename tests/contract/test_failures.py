@@ -37,11 +37,20 @@ def test_an_unknown_function_is_a_compile_error(lab: Lab) -> None:
     assert caught.value.line == 2
 
 
-def test_what_llvm_cannot_translate_does_not_end_the_agent(lab: Lab) -> None:
-    source = "#include <uapi/linux/ptrace.h>\nint f(struct pt_regs *ctx) {\n"
-    source += "  s64 n = PT_REGS_PARM1(ctx);\n  return n % 3;\n}\n"
-    with pytest.raises(CompileError, match="unsigned"):
-        lab.load(source)
+DIVISION = "  s64 n = PT_REGS_PARM1(ctx);\n  return n % 3;\n"
+STACK = (
+    "  char big[800] = {};\n  bpf_probe_read_user(&big, sizeof(big), (void *)PT_REGS_PARM1(ctx));\n"
+    "  return big[bpf_get_prandom_u32() % 700];\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("body", "cure"), [(DIVISION, "unsigned"), (STACK, "512 bytes")], ids=["division", "stack"]
+)
+def test_what_llvm_cannot_translate_does_not_end_the_agent(lab: Lab, body: str, cure: str) -> None:
+    for _ in range(2):
+        with pytest.raises(CompileError, match=cure):
+            lab.load(f"#include <uapi/linux/ptrace.h>\nint f(struct pt_regs *ctx) {{\n{body}}}\n")
     with lab.load(GOOD) as prog:
         assert prog.functions == ["on_work"]
 

@@ -1,0 +1,244 @@
+"""A guest: what is in it, what it is cut off from, and that it never stays behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from ebpflab import vm
+from ebpflab.agent import wire
+from ebpflab.errors import VMError
+from ebpflab.targets.vm import VmTarget, VmTransport
+from ebpflab.vm import cache, delivery, warm
+from ebpflab.vm.guest import Guest
+
+Start = Callable[[str], Guest]
+
+ECHO = """
+import os
+while data := os.read(0, 65536):
+    while data:
+        data = data[os.write(1, data):]
+"""
+ASK = """
+import json, os, pathlib, subprocess
+kernel = os.uname().release
+answer = {
+    "interfaces": sorted(os.listdir("/sys/class/net")),
+    "kernel": kernel,
+    "headers": pathlib.Path(f"/lib/modules/{kernel}/build/include/generated/utsrelease.h")
+        .read_text(),
+    "tracing": os.path.exists("/sys/kernel/tracing/events"),
+    "debugging": os.path.exists("/sys/kernel/debug/kprobes"),
+    "printk": pathlib.Path("/proc/sys/kernel/printk").read_text().split()[0],
+    "failed": subprocess.run(["systemctl", "--failed", "--plain", "--no-legend"],
+        capture_output=True, text=True).stdout,
+    "hostname": os.uname().nodename,
+    "owners": sorted({os.stat(p).st_uid for p in ("/", "/usr/bin/su", "/etc/shadow")}),
+    "journal": os.path.exists("/var/log/journal/" + open("/etc/machine-id").read().strip()),
+}
+os.write(1, json.dumps(answer).encode() + b"\\n")
+os.read(0, 1)
+"""
+LOAD = """
+import os, time
+from bcc import BPF
+program = BPF(text="int answer(void *ctx) { return 0; }")
+program.attach_kprobe(event=program.get_syscall_fnname("sync"), fn_name="answer")
+os.write(1, b"attached")
+os.read(0, 1)
+"""
+
+
+def qemus() -> set[int]:
+    """Every QEMU of ours that runs on this machine."""
+    found = set()
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            command = path.read_bytes()
+        except OSError:
+            continue
+        if b"name=ebpflab" in command and b"keeper.py" not in command:
+            found.add(int(path.parent.name))
+    return found
+
+
+def receive(guest: Guest, size: int) -> bytes:
+    data = b""
+    while len(data) < size:
+        chunk = guest.wire.recv(size - len(data))
+        assert chunk, guest.post_mortem()
+        data += chunk
+    return data
+
+
+def wait_until(condition: Callable[[], bool], seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"still not so after {seconds} s"
+        time.sleep(0.05)
+
+
+def test_guests_run_side_by_side(start: Start) -> None:
+    one, other = start(ECHO), start(ECHO)
+    for guest, word in ((one, b"one"), (other, b"other")) * 3:
+        payload = word * 30011
+        guest.wire.sendall(payload)
+        assert receive(guest, len(payload)) == payload
+
+
+def test_what_the_guest_is(start: Start) -> None:
+    guest = start(ASK)
+    answer = json.loads(guest.wire.makefile("rb").readline())
+    assert answer["interfaces"] == ["lo"]
+    assert f'"{answer["kernel"]}"' in answer["headers"]
+    assert answer["tracing"] and answer["debugging"]
+    assert answer["printk"] == "4"
+    assert answer["failed"] == ""
+    assert answer["hostname"] == "ebpflab"
+    assert answer["owners"] == [0]
+    assert not answer["journal"]
+    (info,) = (info for info in vm.images() if info.current)
+    assert info.kernel == answer["kernel"]
+    assert info.warm
+    assert vm.ready()
+
+
+def test_the_guest_compiles_loads_and_attaches(start: Start) -> None:
+    assert receive(start(LOAD), 8) == b"attached"
+
+
+def test_what_one_guest_writes_another_never_sees(start: Start) -> None:
+    write = "import os; open('/mark', 'w').close(); os.sync(); os.write(1, b'x'); os.read(0, 1)"
+    look = "import os; os.write(1, b'01'[os.path.exists('/mark'):][:1]); os.read(0, 1)"
+    assert receive(start(write), 1) == b"x"
+    assert receive(start(look), 1) == b"0"
+
+
+def test_nothing_stays_when_the_process_is_killed() -> None:
+    before = qemus()
+    files = set(cache.root().rglob("*"))
+    program = (
+        "import time; from ebpflab import vm; from ebpflab.vm import delivery; "
+        "from ebpflab.targets.vm import VmTransport; "
+        f"program = {ECHO!r}.encode(); "
+        "it = VmTransport(vm.start(print, delivery.parcel({'__main__.py': program}))); "
+        "print('started', flush=True); time.sleep(97)"
+    )
+    owner = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
+    assert owner.stdout
+    for line in owner.stdout:
+        if line == "started\n":
+            break
+    (qemu,) = qemus() - before
+    owner.kill()
+    wait_until(lambda: qemu not in qemus(), 2)
+    owner.wait()
+    assert set(cache.root().rglob("*")) == files
+
+
+def test_nothing_stays_when_the_keeper_is_killed(start: Start) -> None:
+    before = qemus()
+    guest = start(ECHO)
+    (qemu,) = qemus() - before
+    keeper = int(re.findall(r"PPid:\s+(\d+)", Path(f"/proc/{qemu}/status").read_text())[0])
+    os.kill(keeper, signal.SIGKILL)
+    wait_until(lambda: qemu not in qemus(), 2)
+    assert guest.wire.recv(1) == b""
+    assert "keeper was killed by SIGKILL" in guest.post_mortem()
+
+
+def test_closing_ends_the_guest(start: Start) -> None:
+    before = qemus()
+    transport = VmTransport(start(ECHO))
+    assert len(qemus() - before) == 1
+    transport.close()
+    transport.close()
+    wait_until(lambda: not qemus() - before, 2)
+    assert "closed" in transport.post_mortem()
+
+
+@pytest.mark.parametrize(
+    ("program", "expected"),
+    [
+        ("raise SystemExit('no more of this')", "powered off.*no more of this"),
+        ("open('/proc/sysrq-trigger', 'w').write('c')", "Kernel panic"),
+    ],
+)
+def test_a_guest_that_ends_says_why(program: str, expected: str, start: Start) -> None:
+    guest = start(program)
+    assert guest.wire.recv(1) == b""
+    assert re.search(expected, guest.post_mortem(), re.DOTALL)
+
+
+def test_a_killed_qemu_is_told_apart(start: Start) -> None:
+    before = qemus()
+    guest = start(ECHO)
+    os.kill(*(qemus() - before), signal.SIGKILL)
+    assert guest.wire.recv(1) == b""
+    assert "killed by SIGKILL" in guest.post_mortem()
+
+
+def test_an_image_in_use_is_not_removed(image: str, start: Start) -> None:
+    start(ECHO)
+    with pytest.raises(VMError, match="a guest is running on it"):
+        vm.remove(image)
+    assert vm.ready()
+
+
+def test_a_start_that_fails_leaves_no_guest(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = qemus()
+    monkeypatch.setattr(warm, "_RESUME_SECONDS", {"kvm": 1.0, "tcg": 1.0})
+    with pytest.raises(VMError, match="did not answer within 1 s"):
+        vm.start(print, delivery.parcel({})[:7])
+    wait_until(lambda: qemus() == before, 2)
+
+
+def test_the_agent_says_hello() -> None:
+    transport = VmTarget().connect(print)
+    try:
+        assert transport.set_clock
+        decoder = wire.Decoder()
+        frames: list[tuple[int, bytearray]] = []
+        while not frames:
+            data = os.read(transport.reader, 65536)
+            assert data, transport.post_mortem()
+            decoder.feed(data)
+            frames += decoder.frames()
+        hello = wire.parse_control(frames[0][1])["hello"]
+        assert hello["kernel"] in {info.kernel for info in vm.images()}
+    finally:
+        transport.close()
+
+
+def test_the_shell_is_the_guests_and_gives_the_terminal_back() -> None:
+    program = "from ebpflab import vm; raise SystemExit(vm.shell())"
+    child, terminal = pty.fork()
+    if child == 0:
+        os.execv(sys.executable, [sys.executable, "-c", program])
+    screen = _converse(
+        terminal, b"~# ", b"date +%Y-%m; echo $((6*7)) on $(hostname)\r", b"42 on ebpflab"
+    )
+    assert time.strftime("%Y-%m", time.gmtime()) in screen
+    _converse(terminal, b"", b"poweroff\r", b"")
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def _converse(terminal: int, prompt: bytes, typed: bytes, answer: bytes) -> str:
+    screen = b""
+    while prompt not in screen:
+        screen += os.read(terminal, 4096)
+    os.write(terminal, typed)
+    while answer not in screen:
+        screen += os.read(terminal, 4096)
+    return screen.decode(errors="replace")
