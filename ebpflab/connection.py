@@ -46,6 +46,8 @@ class Connection:
         self._sinks: dict[int, Sink] = {}
         self._hello: Future[dict[str, Any]] = Future()
         self._lost: errors.TargetError | None = None
+        # Descriptors of the threads' own, which nobody closes under them.
+        self._reader, self._writer = os.dup(transport.reader), os.dup(transport.writer)
         for work, name in ((self._read, "ebpflab reader"), (self._write, "ebpflab writer")):
             threading.Thread(target=work, name=name, daemon=True).start()
 
@@ -115,15 +117,17 @@ class Connection:
     def _write(self) -> None:
         try:
             while (frame := self._outgoing.get()) is not None:
-                wire.write_frame(self._transport.writer, frame)
+                wire.write_frame(self._writer, frame)
         except OSError:
             pass  # the agent is gone; the reading thread knows why
+        finally:
+            os.close(self._writer)
 
     def _read(self) -> None:
         decoder = wire.Decoder()
         try:
             while True:
-                data = os.read(self._transport.reader, 1 << 20)
+                data = os.read(self._reader, 1 << 20)
                 if not data:
                     break
                 decoder.feed(data)
@@ -134,6 +138,8 @@ class Connection:
         except wire.BadFrame as error:
             self._transport.close()
             self._give_up(errors.WireError(f"The agent sent what is not our protocol: {error}."))
+        finally:
+            os.close(self._reader)
         if self._lost is None:
             self._give_up(errors.ConnectionLost(self._transport.post_mortem()))
 

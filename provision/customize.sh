@@ -25,6 +25,7 @@ build_labs() {
         echo "ebpflab: building the lab $lab"
         make -C "/opt/ebpflab/labs/$lab"
     done
+    chmod -R a+rX /opt/ebpflab/labs # whatever the umask that they were copied with
     rm -rf "$GOCACHE"
 }
 

@@ -15,6 +15,7 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from ebpflab.targets.base import Progress
 from ebpflab.vm import process, qemu
 
 _DEVICE = Path("/dev/kvm")
@@ -31,7 +32,7 @@ class Accel:
     reason: str
 
 
-def choose(image: Path, arch: str) -> Accel:
+def choose(image: Path, arch: str, progress: Progress) -> Accel:
     """The accelerator for guests of ``image``; the first time after a boot takes a trial."""
     if not _DEVICE.exists():
         return Accel("tcg", "this machine has no /dev/kvm")
@@ -39,6 +40,7 @@ def choose(image: Path, arch: str) -> Accel:
         return Accel("tcg", "you may not open /dev/kvm: sudo usermod --append --groups kvm $USER")
     known = verdict(image, arch)
     if known is None:
+        progress("trying whether KVM works here")
         known = _try_kvm(image, arch)
         record(image, arch, known)
     return known

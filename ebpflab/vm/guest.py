@@ -137,7 +137,7 @@ class Guest:
         except subprocess.TimeoutExpired:
             return f"The guest is still running.{self._last_words()}"
         if status == 0:
-            return f"The guest powered off.{self._last_words()}"
+            return f"The agent ended, and the guest powered off.{self._last_words()}"
         if status > 128:
             name = signal.Signals(status - 128).name
             return f"QEMU was killed by {name}.{self._last_words()}"

@@ -15,6 +15,8 @@ import pwd
 import shlex
 import subprocess
 import time
+from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 from ebpflab.errors import MissingTool, VMError
@@ -62,18 +64,30 @@ def check_tools() -> None:
 
 def _check_subordinate_ids() -> None:
     user = pwd.getpwuid(os.getuid()).pw_name
-    names = (user, str(os.getuid()))
+    files = {path: _lines(Path(path)) for path in ("/etc/subuid", "/etc/subgid")}
     lacking = [
         path
-        for path in ("/etc/subuid", "/etc/subgid")
-        if not any(line.partition(":")[0] in names for line in _lines(Path(path)))
+        for path, lines in files.items()
+        if not any(line.split(":")[0] in (user, str(os.getuid())) for line in lines)
     ]
     if lacking:
+        first = _first_free_id(line for lines in files.values() for line in lines)
+        free = f"{first}-{first + 65535}"
         raise MissingTool(
-            f"{PURPOSE} as the ordinary user {user} needs a range of subordinate ids, and "
-            f"{' and '.join(lacking)} has none for {user}. Once, as root: "
-            f"sudo usermod --add-subuids 100000-165535 --add-subgids 100000-165535 {user}",
+            f"{PURPOSE} as the ordinary user {user} needs a range of subordinate ids, and there "
+            f"is none for {user} in {' and '.join(lacking)}. Once: "
+            f"sudo usermod --add-subuids {free} --add-subgids {free} {user}",
         )
+
+
+def _first_free_id(lines: Iterable[str]) -> int:
+    """The id after the last range of ``lines`` (name:first:count)."""
+    ends = [100_000]
+    for line in lines:
+        with suppress(ValueError):
+            _, first, count = line.split(":")
+            ends.append(int(first) + int(count))
+    return max(ends)
 
 
 def _lines(path: Path) -> list[str]:

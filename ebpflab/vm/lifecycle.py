@@ -108,7 +108,7 @@ def _on_best_machine(
     path: Path, arch: str, progress: Progress, use: Callable[[qemu.Machine], Result]
 ) -> Result:
     """``use`` the machine that is fastest here and has a saved guest; KVM may still fail then."""
-    machine = qemu.Machine(arch, accel.choose(path, arch).name)
+    machine = qemu.Machine(arch, accel.choose(path, arch, progress).name)
     try:
         _warm(path, machine, progress)
         return use(machine)

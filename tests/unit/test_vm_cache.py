@@ -171,7 +171,7 @@ def test_an_ordinary_user_without_subordinate_ids_is_told_what_to_do(
 ) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     monkeypatch.setattr(image, "_lines", lambda path: ["someone:100000:65536"])
-    with pytest.raises(MissingTool, match="sudo usermod --add-subuids"):
+    with pytest.raises(MissingTool, match="--add-subuids 165536-231071"):
         image.check_tools()
 
 

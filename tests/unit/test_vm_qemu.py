@@ -86,10 +86,10 @@ def test_kvm_that_may_not_be_opened_is_not_tried(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(accel, "_DEVICE", tmp_path / "kvm")
-    assert accel.choose(tmp_path, "amd64").reason == "this machine has no /dev/kvm"
+    assert accel.choose(tmp_path, "amd64", print).reason == "this machine has no /dev/kvm"
     (tmp_path / "kvm").touch()
     monkeypatch.setattr("os.access", lambda path, mode: False)
-    assert "usermod" in accel.choose(tmp_path, "amd64").reason
+    assert "usermod" in accel.choose(tmp_path, "amd64", print).reason
 
 
 @pytest.mark.parametrize(
@@ -110,11 +110,11 @@ def test_the_trial_of_kvm(
     monkeypatch.setattr(
         qemu, "trial", lambda machine, image, fd: ["sh", "-c", f"console={fd}; {qemu_does}"]
     )
-    found = accel.choose(tmp_path, "amd64")
+    found = accel.choose(tmp_path, "amd64", print)
     assert found.name == expected[0]
     assert expected[1] in found.reason
     monkeypatch.setattr(qemu, "trial", lambda machine, image, fd: pytest.fail("tried again"))
-    assert accel.choose(tmp_path, "amd64") == found
+    assert accel.choose(tmp_path, "amd64", print) == found
 
 
 def test_a_verdict_holds_only_for_its_qemu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
