@@ -43,7 +43,7 @@ class Connection:
         self._outgoing: queue.SimpleQueue[list[wire.Buffer] | None] = queue.SimpleQueue()
         self._waiting: dict[int, Future[Answer]] = {}
         self._blobs: dict[int, bytearray] = {}
-        self._sinks: dict[int, Sink] = {}
+        self._sinks: dict[int, tuple[Sink, ...]] = {}
         self._hello: Future[dict[str, Any]] = Future()
         self._lost: errors.TargetError | None = None
         # Descriptors of the threads' own, which nobody closes under them.
@@ -70,10 +70,11 @@ class Connection:
 
     def listen(self, stream: int, sink: Sink) -> None:
         """Send the records of ``stream`` to ``sink`` from now on."""
-        self._sinks[stream] = sink
+        self._sinks[stream] = (*self._sinks.get(stream, ()), sink)
 
-    def ignore(self, stream: int) -> None:
-        self._sinks.pop(stream, None)
+    def ignore(self, stream: int, sink: Sink) -> None:
+        """Stop sending the records of ``stream`` to ``sink``."""
+        self._sinks[stream] = tuple(s for s in self._sinks.get(stream, ()) if s != sink)
 
     @property
     def lost(self) -> errors.TargetError | None:
@@ -138,17 +139,21 @@ class Connection:
         except wire.BadFrame as error:
             self._transport.close()
             self._give_up(errors.WireError(f"The agent sent what is not our protocol: {error}."))
+        except Exception as error:  # a bug of ours must not leave everyone waiting
+            self._give_up(errors.ConnectionLost(f"Reading from the agent failed: {error!r}"))
+            raise
         finally:
             os.close(self._reader)
+            self._outgoing.put(None)
         if self._lost is None:
             self._give_up(errors.ConnectionLost(self._transport.post_mortem()))
 
     def _dispatch(self, kind: int, payload: bytearray) -> None:
         if kind == wire.BATCH:
             stream, lost = wire.BATCH_HEADER.unpack_from(payload)
-            sink = self._sinks.get(stream)
-            if sink is not None:
-                sink(lost, bytes(memoryview(payload)[wire.BATCH_HEADER.size :]))
+            records = bytes(memoryview(payload)[wire.BATCH_HEADER.size :])
+            for sink in self._sinks.get(stream, ()):
+                sink(lost, records)
         elif kind == wire.BLOB:
             (ident,) = wire.BLOB_HEADER.unpack_from(payload)
             self._blobs.setdefault(ident, bytearray()).extend(payload[wire.BLOB_HEADER.size :])

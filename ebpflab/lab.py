@@ -5,6 +5,7 @@ Lab -> Program -> Stream / Table  <== wire ==>  agent -> BCC -> kernel
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import time
@@ -70,7 +71,7 @@ class Lab:
         self.bcc_version: str = hello["bcc"]
         self.agent_pid: int = hello["pid"]
         self._hello = hello
-        self._programs: weakref.WeakSet[Program] = weakref.WeakSet()
+        self._idents = itertools.count(1)
         if why:
             notice(why)
         cells.adopt(self)
@@ -104,17 +105,26 @@ class Lab:
         text = _read_source(source)
         with Progress("Compiling the program") as progress:
             progress("clang")
-            loaded = self._connection.request(
-                "load", c_source=text, source=text, cflags=list(cflags), headers=headers
-            )
+            ident = next(self._idents)
+            try:
+                loaded = self._connection.request(
+                    "load",
+                    c_source=text,
+                    program=ident,
+                    source=text,
+                    cflags=list(cflags),
+                    headers=headers,
+                )
+            except KeyboardInterrupt:  # it is loaded all the same, in a moment
+                self._connection.tell("close", program=ident)
+                raise
         if not loaded["headers"]["matching"] and not self._hello.get("headers"):
             notice(
                 f"This kernel ({self.kernel}) has no headers of its own: borrowing those of"
                 f" {loaded['headers']['headers']}, which is safe for uprobes and tracepoints."
             )
         self._hello["headers"] = loaded["headers"]["headers"]
-        program = Program(self, self._connection, text, loaded)
-        self._programs.add(program)
+        program = Program(self, self._connection, ident, text, loaded)
         cells.adopt(program)
         return program
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from ebpflab import frames
 from ebpflab.connection import Answer, Connection
 from ebpflab.errors import UnknownName, suggest
-from ebpflab.streams import Messages, Stream
+from ebpflab.streams import EventSource, Messages, Stream
 from ebpflab.tables import Table
 
 if TYPE_CHECKING:
@@ -28,21 +28,28 @@ class Program:
     ``prog["events"]`` is a `Stream` for a ring or perf buffer and a `Table` for any other map.
     """
 
-    def __init__(self, lab: Lab, connection: Connection, source: str, loaded: Answer) -> None:
+    def __init__(
+        self, lab: Lab, connection: Connection, ident: int, source: str, loaded: Answer
+    ) -> None:
         self.lab, self.source = lab, source
         self.functions: list[str] = loaded["functions"]
         self.warnings: str = loaded["log"]
         """What clang printed while it compiled the program."""
         self.compiled: bool = loaded["compiled"]
         """False when the same text was compiled earlier in this lab."""
-        self._connection, self._ident = connection, int(loaded["program"])
+        self._connection, self._ident = connection, ident
         self._attached: dict[int, str] = {}
         attrs = {**lab.attrs, **({} if loaded["headers"]["matching"] else loaded["headers"])}
         self._maps = {each["name"]: self._make_map(each, attrs) for each in loaded["maps"]}
         self._messages = None
         if loaded["messages"] is not None and "printk" in source:
             self._messages = Messages(connection, loaded["messages"], attrs)
-        self._finalizer = weakref.finalize(self, connection.tell, "close", program=self._ident)
+        self._streams: list[EventSource] = [
+            source
+            for source in (*self._maps.values(), self._messages)
+            if isinstance(source, EventSource)
+        ]
+        self._finalizer = weakref.finalize(self, _let_go, connection, self._ident, self._streams)
 
     def _make_map(self, described: dict[str, Any], attrs: dict[str, Any]) -> Stream | Table:
         if described["stream"] is None:
@@ -164,8 +171,7 @@ class Program:
         """Detach and give the program back. Rows that have arrived stay readable."""
         if not self._finalizer.alive:
             return
-        streams = [each for each in self._maps.values() if isinstance(each, Stream)]
-        for stream in (*streams, *([self._messages] if self._messages else [])):
+        for stream in self._streams:
             stream.close()
         self._attached.clear()
         self._finalizer.detach()
@@ -187,3 +193,10 @@ class Program:
     def __repr__(self) -> str:
         state = "closed" if self.closed else "; ".join(self.attached) or "not attached"
         return f"<Program {', '.join(self.functions)}: {state}>"
+
+
+def _let_go(connection: Connection, ident: int, streams: list[EventSource]) -> None:
+    """Close a program that nobody refers to any more. Runs in a finalizer: it must not wait."""
+    for stream in streams:
+        stream.close()
+    connection.tell("close", program=ident)

@@ -86,7 +86,7 @@ class EventSource(ABC):
 
     def close(self) -> None:
         """Stop receiving. What has arrived stays readable."""
-        self._connection.ignore(self._ident)
+        self._connection.ignore(self._ident, self._receive)
 
     def __len__(self) -> int:
         return self._rows

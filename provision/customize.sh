@@ -1,11 +1,14 @@
 #!/bin/sh
-# Turns a Debian tree with the packages of packages.txt into a guest of ebpflab.
+# Turns a Debian tree with the packages of packages.txt into a guest of ebpflab. Where nobody
+# has installed them yet (@ARCH@ is what `dpkg --print-architecture` prints):
+#
+#   sed -e 's/#.*//' -e "s/@ARCH@/amd64/" packages.txt | xargs apt-get install --yes
 #
 #   customize.sh STAGE            on any machine: the built labs, tracefs, a quiet console
 #   customize.sh STAGE appliance  also: boots by itself, fast, into the agent's service
 #
 # Runs as root inside the tree (a chroot, or a running box). STAGE holds `provision/` and
-# `labs/`. May be run again: it replaces what it made before.
+# `labs/`; a checkout of the repository does. May be run again: it replaces what it made before.
 set -eu
 
 stage=$1
@@ -23,7 +26,7 @@ build_labs() {
         lab=$(basename "$(dirname "$makefile")")
         cp -r "$(dirname "$makefile")" /opt/ebpflab/labs/
         echo "ebpflab: building the lab $lab"
-        make -C "/opt/ebpflab/labs/$lab"
+        make --always-make -C "/opt/ebpflab/labs/$lab" # STAGE may hold what a host had built
     done
     chmod -R a+rX /opt/ebpflab/labs # whatever the umask that they were copied with
     rm -rf "$GOCACHE"

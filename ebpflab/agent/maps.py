@@ -135,18 +135,21 @@ def _read_each(table: Map) -> Tuple[bytes, bytes]:
     return bytes(keys), bytes(values)
 
 
-def clear(table: Map) -> bool:
-    """Empty a map, or zero an array. False for kinds that cannot be emptied."""
+def can_clear(table: Map) -> bool:
+    """Whether a map is of a kind, and of a size, that is emptied sooner than made anew."""
+    kinds = (*ARRAYS, *HASHES, STACK_TRACE, LPM_TRIE, PERF_EVENT_ARRAY, RINGBUF)
+    return table.type in kinds and (table.type == RINGBUF or table.max_entries <= 1 << 17)
+
+
+def clear(table: Map) -> None:
+    """Empty a map, or zero an array. Ring and perf buffers are emptied by their readers."""
     if table.type in ARRAYS:
         zero = ct.create_string_buffer(table.stride)
         for index in range(table.max_entries):
             lib.bpf_update_elem(table.fd, ct.byref(ct.c_uint32(index)), zero, 0)
-        return True
-    if table.type in (*HASHES, STACK_TRACE, LPM_TRIE):
+    elif table.type in (*HASHES, STACK_TRACE, LPM_TRIE):
         for key in _keys(table):
             lib.bpf_delete_elem(table.fd, ct.create_string_buffer(key, len(key)))
-        return True
-    return table.type in (PERF_EVENT_ARRAY, RINGBUF)  # emptied by their readers
 
 
 def total(table: Map) -> int:

@@ -250,10 +250,14 @@ class Program:
     def make_idle(self) -> bool:
         """Detach and empty everything. False when a map cannot be emptied."""
         self.detach()
+        if not all(maps.can_clear(table) for table in self.maps.values()):
+            return False
         for stream in self.streams.values():
             self._drain.remove(stream.ident)
             stream.reset()
-        return all([maps.clear(table) for table in self.maps.values()])
+        for table in self.maps.values():
+            maps.clear(table)
+        return True
 
     def reuse(self) -> None:
         """Make an idle program ready again, with streams of new numbers."""
@@ -283,16 +287,18 @@ class Programs:
         self._idle: List[Program] = []
         self.headers = Headers()
 
-    def load(self, source: str, cflags: List[str], headers: Optional[str]) -> Dict[str, Any]:
+    def load(
+        self, ident: int, source: str, cflags: List[str], headers: Optional[str]
+    ) -> Dict[str, Any]:
+        """Compile a program, or take an idle one, under the number that the notebook chose."""
         state = self.headers.prepare(headers)
         self.headers.check(source, headers)
-        ident = next(self._idents)
         program = self._take_idle(source, cflags)
         compiled = program is None
         if program is None:
             program = Program(source, cflags, self._drain, self._idents)
         self._loaded[ident] = program
-        return {"program": ident, "compiled": compiled, "headers": state, **program.describe()}
+        return {"compiled": compiled, "headers": state, **program.describe()}
 
     def _take_idle(self, source: str, cflags: List[str]) -> Optional[Program]:
         for program in self._idle:

@@ -110,10 +110,18 @@ class Session:
                 answer["fault"] = Fault(
                     "AgentFault", f"{type(error).__name__}: {error}", traceback=where
                 ).as_message()
-            try:
-                self._write(wire.control(answer))
-            except OSError:
-                self._end(0)
+            self._answer(answer)
+
+    def _answer(self, answer: Dict[str, Any]) -> None:
+        try:
+            frame = wire.control(answer)
+        except wire.BadFrame:
+            fault = Fault("AgentFault", "The answer is too long to send. Ask for less.")
+            frame = wire.control({"id": answer["id"], "fault": fault.as_message()})
+        try:
+            self._write(frame)
+        except OSError:
+            self._end(0)
 
     def _hello(self) -> Reply:
         import bcc
@@ -141,7 +149,9 @@ class Session:
         source = request["source"]
         if "bpf_trace_printk" in source or "bpf_printk" in source:
             self._open_messages()
-        loaded = self._programs.load(source, request["cflags"], request.get("headers"))
+        loaded = self._programs.load(
+            request["program"], source, request["cflags"], request.get("headers")
+        )
         loaded["messages"] = self._messages
         return loaded
 
@@ -177,7 +187,7 @@ class Session:
     def op_wait(self, request: wire.Message) -> None:
         def answer(result: Dict[str, Any], output: bytes) -> None:
             self._send_blob(request["id"], output)
-            self._write(wire.control({"id": request["id"], "ok": result}))
+            self._answer({"id": request["id"], "ok": result})
 
         self._workloads.wait(request["pid"], answer)
 

@@ -91,9 +91,11 @@ def test_running_a_cell_again_replaces_its_program(kernel: Kernel, cell: str | N
     for _ in range(3):
         kernel.run(LOAD, cell)
     kernel.run("lab.run([target])")
-    assert (
-        kernel.run("print([p.closed for p in programs])").split() == ["[True,", "True,", "False]"]
-    )
+    assert kernel.run("print([p.closed for p in programs])").split() == [
+        "[True,",
+        "True,",
+        "False]",
+    ]
     assert kernel.run("print(len(prog['seen'].frame()), prog.compiled)") == "1 False\n"
 
 

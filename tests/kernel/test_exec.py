@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+
 import pytest
 
 from ebpflab import Lab
@@ -87,3 +89,43 @@ def test_printk_messages_have_every_field(lab: Lab) -> None:
     assert set(frame["cpu"]) <= {0, 1}
     assert frame["flags"].str.len().between(4, 5).all()
     assert frame["time_s"].is_monotonic_increasing
+
+
+def test_two_programs_that_print_both_hear(lab: Lab) -> None:
+    source = 'int %s(struct pt_regs *ctx) { bpf_trace_printk("%s\\n"); return 0; }'
+    with lab.load(source % ("one", "one")) as one, lab.load(source % ("two", "two")) as two:
+        one.attach_kprobe(event=lab.syscall_name("execve"), fn_name="one")
+        two.attach_kprobe(event=lab.syscall_name("execve"), fn_name="two")
+        lab.run(["/bin/true"])
+        for prog in (one, two):
+            assert sorted(prog.messages.collect()["message"]) == ["one", "two"]
+
+
+def test_an_interrupted_load_leaves_nothing_attached(lab: Lab) -> None:
+    source = "int kprobe__do_nanosleep(struct pt_regs *ctx) { return 0; } // interrupted"
+    before = _perf_events(lab)
+    previous = signal.signal(signal.SIGALRM, signal.default_int_handler)
+    signal.setitimer(signal.ITIMER_REAL, 0.3)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            lab.load(source)
+    finally:
+        signal.signal(signal.SIGALRM, previous)
+    assert _perf_events(lab) == before
+    with lab.load(source) as prog:
+        assert _perf_events(lab) == before + 1, "what attaches itself by its name is attached"
+        prog.detach()
+        assert _perf_events(lab) == before
+
+
+def test_a_program_that_nobody_refers_to_is_closed(lab: Lab) -> None:
+    before = _perf_events(lab)
+    prog = lab.load("int kprobe__do_nanosleep(struct pt_regs *ctx) { return 0; } // forgotten")
+    assert _perf_events(lab) == before + 1
+    del prog
+    assert _perf_events(lab) == before
+
+
+def _perf_events(lab: Lab) -> int:
+    """Probes and perf buffers that the agent holds open."""
+    return lab.run(["ls", "-l", f"/proc/{lab.agent_pid}/fd"]).stdout.count("perf_event")
