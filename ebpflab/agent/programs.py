@@ -116,6 +116,8 @@ class Program:
                 lambda: _compiler.call(lambda: bcc.BPF(text=code.text.encode(), cflags=flags))
             )
         if complaint is not None:
+            for function in usdt.complained_of(self.log):
+                usdt.explain(source, function, readers)
             raise self._refused(complaint)
         self.maps = self._find_maps()
         self.layouts = code.layouts
@@ -290,6 +292,7 @@ class Program:
             )
         _, complaint, log = _bcc_call(lambda: self.bpf.load_func(function.encode(), kind))
         if complaint is not None:
+            usdt.explain(self.key[0], function, self.key[2])
             raise Fault(
                 "VerifierError",
                 f"The kernel's verifier refused the function {function}",

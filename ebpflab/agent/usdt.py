@@ -20,9 +20,11 @@ from faults import Fault
 _MAPPED_SECONDS = 0.5
 _READER = re.compile(
     r"^static __always_inline int (_bpf_readarg_\w+)"
-    r"\(struct pt_regs \*ctx, void \*dest, size_t len\) \{\n  if \(len != sizeof\((\w+)\)\) return -1;\n(.*?)^\}\n",
+    r"\(struct pt_regs \*ctx, void \*dest, size_t len\) \{\n"
+    r"  if \(len != sizeof\((\w+)\)\) return -1;\n(.*?)^\}\n",
     re.MULTILINE | re.DOTALL,
 )
+_READS = re.compile(r"\bbpf_usdt_readarg(?:_p)?\s*\(\s*(\d+)\s*,")
 # BCC's own reader does nothing, in silence, where the variable is not exactly as wide as the
 # argument, whose width the compiler of the traced program has chosen. Ours converts.
 _CONVERTING = r"""
@@ -140,6 +142,33 @@ def readers(enabled: Sequence[Enabled]) -> str:
                     " for each.",
                 )
     return "#include <uapi/linux/ptrace.h>\n" + "".join(functions.values()) if functions else ""
+
+
+def complained_of(log: str) -> List[str]:
+    """The functions for which clang's log misses a reader of an argument."""
+    return re.findall(r"'_bpf_readarg_(\w+)_\d+'", log)
+
+
+def explain(source: str, function: str, known: str) -> None:
+    """Raise a CompileError where a function reads an argument that it has no reader for.
+
+    BCC's second pass, which numbers lines otherwise, says so with an error from LLVM 16 on.
+    Before, it is an ignored warning, and the verifier refuses the result in obscure words.
+    """
+    start = re.search(rf"^\w[\w \t*]*\b{function}\s*\(", source, re.MULTILINE)
+    for call in _READS.finditer(source, start.end() if start else len(source)):
+        if "\n}" in source[start.end() if start else 0 : call.start()]:
+            return  # another function's
+        name = f"_bpf_readarg_{function}_{call.group(1)}"
+        if f" {name}(" not in known:
+            line = source.count("\n", 0, call.start()) + 1
+            column = call.start() - source.rfind("\n", 0, call.start())
+            complaint = f"call to undeclared function '{name}'"
+            raise Fault(
+                "CompileError",
+                complaint,
+                log=f"/virtual/main.c:{line}:{column}: error: {complaint}\n",
+            )
 
 
 def check(path: str, pid: Optional[int], probe: str) -> Tuple[str, str]:
