@@ -169,7 +169,7 @@ class GoBinary:
         found = self._similar(sym)
         hint = f" Closest matches: {', '.join(found)}." if found else ""
         text = f"There is no function {sym!r} in {self.path!r}"
-        if sym.encode() + b"\0" in self._binary.section(".debug_info"):
+        if self._inlined(sym):
             text += (
                 ", though its source has one: the compiler inlined it, which is to copy its body"
                 " into each caller. Write //go:noinline above the function, or build with"
@@ -183,12 +183,22 @@ class GoBinary:
         error.closest = found
         return error
 
+    def _inlined(self, sym: str) -> bool:
+        """Whether the debugging information knows a function whose body went to its callers."""
+        folders, slash, name = sym.rpartition("/")
+        package = folders + slash + name.split(".")[0]
+        return any(
+            die.tag == "DW_TAG_subprogram" and text_of(die, "DW_AT_name") == sym
+            for die in self._binary.dies(package)
+        )
+
     def _similar(self, sym: str) -> tuple[str, ...]:
         """Function names that may be meant: of the same last part first, then similar ones."""
         tail = [name for name in self.functions if name.rsplit(".", 1)[-1] == sym.split(".")[-1]]
         own = [name for name in tail if name.startswith("main.")]
         if own:
             return tuple(own[:_MOST_SUGGESTED])
+        # What the reader wrote is a small part of the program, and what the reader means.
         here = [name for name in self.functions if name.startswith("main.")]
         return closest(sym, here) or closest(sym, self.functions)
 
