@@ -142,6 +142,12 @@ class GoBinary:
             )
         self._refuse_stripped(f"find the function {sym!r}")
         function = self.functions.get(sym)
+        if function is None and sym in self._binary.symbols:
+            raise AttachError(
+                f"{sym!r} in {self.path!r} is not Go: it is C that was linked in (cgo), or no code"
+                " at all. C runs on a stack that Go does not move: use attach_uretprobe(...,"
+                " force=True)."
+            )
         if function is None:
             raise self._unknown(sym)
         code = self._binary.read(function.address, function.size_bytes)

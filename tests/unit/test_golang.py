@@ -106,6 +106,8 @@ def test_c_functions_of_a_go_program_are_left_out() -> None:
     binary.symbols["runtime.text"] = Function("runtime.text", 0x3000, 0)
     binary.symbols["runtime.etext"] = Function("runtime.etext", 0x4000, 0)
     assert list(GoBinary(binary).functions) == ["main.work"]
+    with pytest.raises(AttachError, match=r"'malloc' in '/target' is not Go.*force=True"):
+        GoBinary(binary).returns("malloc", "x86_64")
 
 
 class FakeConnection:
