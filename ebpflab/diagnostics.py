@@ -38,7 +38,7 @@ _CLANG_HINTS = (
         r"'_bpf_readarg_\w+_\d+'",
         "bpf_usdt_readarg() finds no such argument: the number at the end of that name, counted"
         " from 1, is not one of the probe's (lab.usdt_probes(path)), or the function before it was"
-        " not enabled for a USDT probe: usdt.enable_probe, then lab.load(..., usdt_contexts=[usdt]).",
+        " not enabled for a USDT probe: usdt.enable_probe(), then lab.load(usdt_contexts=[usdt]).",
     ),
     (
         r"(?:implicit declaration of function|call to undeclared function) '(\w+)'",

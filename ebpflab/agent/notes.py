@@ -93,7 +93,7 @@ def read(path: str) -> Tuple[str, List[Note]]:
     try:
         with open(located, "rb") as file:
             return located, sorted(_usdt(_Elf(file)), key=lambda note: note.address)
-    except (struct.error, IndexError, ValueError):
+    except (struct.error, IndexError, ValueError, OverflowError, MemoryError):
         raise Fault("AttachError", f"{located!r} is an ELF file that is cut or damaged.") from None
 
 

@@ -136,7 +136,7 @@ func main() {
 		os.Exit(2)
 	}
 	workers, requests, depth := given[0], given[1], given[2]
-	debug.SetGCPercent(-1) // the collector would shrink stacks, and they would grow once more
+	debug.SetGCPercent(-1) // the collector shrinks stacks: they would grow once more
 	for index := range data {
 		data[index] = byte(index%255 + 1)
 	}
