@@ -16,6 +16,8 @@ from faults import Fault
 _SHT_NOTE = 7
 _STAPSDT = 3
 _HEADER_BYTES = 64
+# What comes of offsets and sizes that mean nothing.
+_DAMAGED = (struct.error, IndexError, ValueError, OverflowError, MemoryError, OSError)
 _MACHINES = {3: "x86 (32 bits)", 40: "ARM (32 bits)", 62: "x86-64", 183: "ARM (64 bits)"}
 
 
@@ -93,7 +95,7 @@ def read(path: str) -> Tuple[str, List[Note]]:
     try:
         with open(located, "rb") as file:
             return located, sorted(_usdt(_Elf(file)), key=lambda note: note.address)
-    except (struct.error, IndexError, ValueError, OverflowError, MemoryError):
+    except _DAMAGED:
         raise Fault("AttachError", f"{located!r} is an ELF file that is cut or damaged.") from None
 
 
