@@ -17,6 +17,7 @@ from functools import partial
 from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 import bcc
+import bccfix  # noqa: F401  it puts BCC right
 import discover
 import guarded
 import maps
@@ -257,8 +258,8 @@ class Program:
     ) -> None:
         """A uprobe at each of these places in the file.
 
-        Not through BCC's attach_uprobe(addr=), which takes an address or a place in the file
-        depending on its version and on how the program was linked.
+        Not through BCC's attach_uprobe(addr=), which takes an address or a place in the file,
+        depending on how the program was linked.
         """
         fd = self.bpf.load_func(fn_name, bcc.BPF.KPROBE).fd
         for offset in offsets:
