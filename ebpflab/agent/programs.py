@@ -68,11 +68,15 @@ def _nothing_counted() -> int:
     return 0
 
 
-def _close_probe(kind: str, fd: int) -> None:
+def _close_probe(kind: str, name: bytes, fd: int) -> None:
     if kind == "raw_tracepoint":
         os.close(fd)
     else:
         bcc.lib.bpf_close_perf_event_fd(fd)
+    if kind == "kprobe":
+        # With maxactive= BCC makes the probe through tracefs' kprobe_events, where it would stay
+        # and keep the next one of its name out. Does nothing where there is no such line.
+        bcc.lib.bpf_detach_kprobe(name)
 
 
 @contextmanager
@@ -314,8 +318,8 @@ class Program:
         """Detach one attachment, or all."""
         for key in list(self.attachments) if ident is None else [ident]:
             attachment = self.attachments.pop(key, None)
-            for kind, _, fd in attachment.fds if attachment else []:
-                _close_probe(kind, fd)
+            for kind, name, fd in attachment.fds if attachment else []:
+                _close_probe(kind, name, fd)
             listening = self._listening.pop(key, None)
             if listening is not None and listening not in self._listening.values():
                 listening.close()

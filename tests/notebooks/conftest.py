@@ -1,0 +1,14 @@
+"""Chapters say ``Lab()``; in tests that is the VM, never the machine that runs them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+
+@pytest.fixture(scope="session", autouse=True)
+def trace_the_vm() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("EBPFLAB_TARGET", "vm")
+        yield
