@@ -50,7 +50,7 @@ int on_checksum(struct pt_regs *ctx) {
 STEP = r"""
 #include <uapi/linux/ptrace.h>
 struct step { u64 total; int n; char word[8]; };
-BPF_RINGBUF_OUTPUT(steps, 64);
+BPF_RINGBUF_OUTPUT(steps, 128);
 BPF_ARRAY(hits, u64, 2);
 int on_step(struct pt_regs *ctx) {
   struct step step = {};
@@ -158,6 +158,7 @@ def test_usdt_probes_are_hit_as_often_as_it_says(lab: Lab) -> None:
         assert lab.run([f"{USDT}/hello_usdt"]).stdout == "hello, USDT\n"
         frame = prog["steps"].frame()
         assert list(prog["hits"].frame()["value"]) == [10007, 1]
+    assert frame.attrs["lost"] == 0
     n = np.arange(10007, dtype=np.uint64)
     totals = np.cumsum((np.uint64(1) << np.uint64(32)) + n)
     assert list(frame["n"]) == list(n) and list(frame["total"]) == list(totals)
