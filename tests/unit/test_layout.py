@@ -34,6 +34,7 @@ ROOMS = (
     "program",
     "cells",
     "lab",
+    "plots",
     "cli",
 )
 
