@@ -85,7 +85,9 @@ def test_no_path_of_the_authors_machine(path: Path) -> None:
 @each_notebook
 def test_defines_no_reusable_logic_and_closes_its_lab(path: Path) -> None:
     code = [ast.parse(cell.source) for cell in cells(path, "code")]
-    defined = [n for tree in code for n in ast.walk(tree) if isinstance(n, ast.FunctionDef | ast.ClassDef)]
+    defined = [
+        n for tree in code for n in ast.walk(tree) if isinstance(n, ast.FunctionDef | ast.ClassDef)
+    ]
     assert defined == []
     calls = [ast.unparse(n) for tree in code for n in ast.walk(tree) if isinstance(n, ast.Call)]
     assert "Lab()" in calls and "lab.close()" in calls
@@ -97,7 +99,9 @@ def test_every_capture_is_bounded(path: Path) -> None:
         for call in (n for n in ast.walk(ast.parse(cell.source)) if isinstance(n, ast.Call)):
             if isinstance(call.func, ast.Attribute) and call.func.attr == "collect":
                 bounds = {keyword.arg for keyword in call.keywords}
-                assert not bounds or "seconds" in bounds, f"{cell.metadata.name}: could wait for ever"
+                assert not bounds or "seconds" in bounds, (
+                    f"{cell.metadata.name}: could wait for ever"
+                )
 
 
 @each_notebook

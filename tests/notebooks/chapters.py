@@ -1,0 +1,55 @@
+"""Runs a chapter from top to bottom, as a reader would, and keeps what each cell showed."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pandas as pd
+from nbclient import NotebookClient
+
+NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
+
+
+@dataclass
+class Chapter:
+    """A chapter that has run. Cells are called by the name in their metadata."""
+
+    cells: dict[str, Any]
+
+    def text(self, cell: str) -> str:
+        """What a cell printed, and its result as plain text."""
+        outputs = self.cells[cell].outputs
+        parts = [o.get("text", "") + o.get("data", {}).get("text/plain", "") for o in outputs]
+        return "\n".join(part for part in parts if part)
+
+    def frame(self, cell: str) -> pd.DataFrame:
+        """The DataFrame that ``show`` has asked for after this cell."""
+        return pd.DataFrame(json.loads(self.text(f"{cell}-shown")))
+
+    def pictures(self, cell: str) -> int:
+        return sum("image/png" in output.get("data", {}) for output in self.cells[cell].outputs)
+
+
+def run(
+    name: str, answers: dict[str, str] | None = None, show: dict[str, str] | None = None
+) -> Chapter:
+    """Run a chapter. ``answers`` replace cells, as a reader who solves the exercises does;
+    ``show`` names a DataFrame that is written out in full after a cell."""
+    notebook = nbformat.read(NOTEBOOKS / f"{name}.ipynb", as_version=4)
+    cells = []
+    for cell in notebook.cells:
+        called = cell.metadata.name
+        cell.source = (answers or {}).get(called, cell.source)
+        cells.append(cell)
+        if called in (show or {}):
+            code = f"print({(show or {})[called]}.to_json(orient='records'))"
+            cells.append(nbformat.v4.new_code_cell(code, metadata={"name": f"{called}-shown"}))
+    notebook.cells = cells
+    resources = {"metadata": {"path": str(NOTEBOOKS)}}
+    # A cell that raises ends the run and the test: errors that are meant are caught in the chapter.
+    NotebookClient(notebook, timeout=180, kernel_name="python3", resources=resources).execute()
+    return Chapter({cell.metadata.name: cell for cell in cells})
