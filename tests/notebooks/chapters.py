@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,14 +36,19 @@ class Chapter:
 
 
 def run(
-    name: str, answers: dict[str, str] | None = None, show: dict[str, str] | None = None
+    name: str,
+    answers: dict[str, str] | None = None,
+    show: dict[str, str] | None = None,
+    only: Sequence[str] = (),
 ) -> Chapter:
-    """Run a chapter. ``answers`` replace cells, as a reader who solves the exercises does;
-    ``show`` names a DataFrame that is written out in full after a cell."""
+    """Run a chapter, or ``only`` some of its cells. ``answers`` replace cells, as a reader who
+    solves the exercises does; ``show`` names a DataFrame to write out in full after a cell."""
     notebook = nbformat.read(NOTEBOOKS / f"{name}.ipynb", as_version=4)
     cells = []
     for cell in notebook.cells:
         called = cell.metadata.name
+        if only and called not in only:
+            continue
         cell.source = (answers or {}).get(called, cell.source)
         cells.append(cell)
         if called in (show or {}):
