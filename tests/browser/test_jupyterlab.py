@@ -38,6 +38,7 @@ def run_all_cells(page: Page) -> None:
             return failed || code.every(cell => cell.execution_count);
         }}""",
         timeout=_RUN_ALL_SECONDS * 1000,
+        polling=1000,  # not at each frame: the processors are for the guest
     )
 
 
@@ -45,7 +46,7 @@ def in_theme(page: Page, theme: str) -> None:
     page.evaluate(
         "theme => window.jupyterapp.commands.execute('apputils:change-theme', { theme })", theme
     )
-    page.locator(f"body[data-jp-theme-name='{theme}']").wait_for()
+    page.locator(f"body[data-jp-theme-name='{theme}']").wait_for(state="attached")
 
 
 def test_chapter_01_runs_by_hand(page: Page, jupyterlab: str, tmp_path: Path) -> None:
