@@ -13,9 +13,21 @@
 >>> prog["events"].frame()                                            # doctest: +SKIP
 """
 
+from ebpflab.golang import GoRuntime
 from ebpflab.lab import Completed, Lab, Workload
 from ebpflab.program import Program
 from ebpflab.streams import Messages, Stream
 from ebpflab.tables import Table
+from ebpflab.usdt import USDT
 
-__all__ = ["Completed", "Lab", "Messages", "Program", "Stream", "Table", "Workload"]
+__all__ = [
+    "USDT",
+    "Completed",
+    "GoRuntime",
+    "Lab",
+    "Messages",
+    "Program",
+    "Stream",
+    "Table",
+    "Workload",
+]

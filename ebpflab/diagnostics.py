@@ -35,6 +35,12 @@ _CLANG_HINTS = (
         "`void name` is not a C parameter: write `void *ctx`, or `struct pt_regs *ctx`.",
     ),
     (
+        r"'_bpf_readarg_\w+_\d+'",
+        "bpf_usdt_readarg() finds no such argument: the number at the end of that name, counted"
+        " from 1, is not one of the probe's (lab.usdt_probes(path)), or the function before it was"
+        " not enabled for a USDT probe: usdt.enable_probe(), then lab.load(usdt_contexts=[usdt]).",
+    ),
+    (
         r"(?:implicit declaration of function|call to undeclared function) '(\w+)'",
         "There is no function or BPF helper of that name here. BPF programs can call helpers"
         " (bpf-helpers(7)) and their own functions, nothing of the C library.",

@@ -13,7 +13,7 @@
     │   ├── VerifierError      the kernel's verifier: the decisive line, the log
     │   └── HeadersError       no kernel headers, or headers of another kernel
     ├── AttachError            a probe could not be attached
-    │   └── UnknownEvent       no such function, tracepoint, symbol or file: closest matches
+    │   └── UnknownEvent       no such function, tracepoint, probe or file: closest matches
     ├── UnknownName            no such map, column or function in the program
     ├── WorkloadError          a command of lab.run or lab.start could not be run
     └── AgentFault             the agent failed in a way it has no name for
@@ -93,7 +93,7 @@ class AttachError(EbpflabError):
 
 
 class UnknownEvent(AttachError):
-    """No such kernel function, tracepoint, symbol or file; ``closest`` lists near misses."""
+    """No such function, tracepoint, symbol, USDT probe or file; ``closest`` lists near misses."""
 
     closest: tuple[str, ...] = ()
 

@@ -22,9 +22,11 @@ from ebpflab import cells
 from ebpflab.connection import Connection
 from ebpflab.errors import ProgramError
 from ebpflab.features import HOSTING, features_frame
+from ebpflab.golang import GoBinary, GoRuntime, open_binary
 from ebpflab.program import Program
 from ebpflab.progress import Progress, notice
 from ebpflab.targets import choose
+from ebpflab.usdt import USDT
 
 
 @dataclass(frozen=True)
@@ -93,16 +95,23 @@ class Lab:
     # -- programs ----------------------------------------------------------------------------
 
     def load(
-        self, source: str | Path, *, cflags: Sequence[str] = (), headers: str | None = None
+        self,
+        source: str | Path,
+        *,
+        cflags: Sequence[str] = (),
+        headers: str | None = None,
+        usdt_contexts: Sequence[USDT] = (),
     ) -> Program:
         """Compile a BPF program: C text, or the path of a ``.c`` file.
 
         Running the same notebook cell again closes the program that it loaded before. The same
         text is not compiled twice in the life of a lab. ``headers`` names a kernel headers tree
-        to use whatever it matches. Raises CompileError, HeadersError.
+        to use whatever it matches. The probes of ``usdt_contexts`` (`Lab.usdt`) are attached
+        at once. Raises CompileError, HeadersError; AttachError, VerifierError for USDT probes.
         """
         cells.retire()
         text = _read_source(source)
+        contexts = [usdt.wanted() for usdt in usdt_contexts]
         with Progress("Compiling the program") as progress:
             progress("clang")
             ident = next(self._idents)
@@ -114,6 +123,7 @@ class Lab:
                     source=text,
                     cflags=list(cflags),
                     headers=headers,
+                    usdt_contexts=contexts,
                 )
             except KeyboardInterrupt:  # it is loaded all the same, in a moment
                 self._connection.tell("close", program=ident)
@@ -189,6 +199,50 @@ class Lab:
         """Function symbols of a program or library on the traced machine: symbol, address."""
         answer = self._connection.request("symbols", path=str(path), pattern=pattern)
         return pd.DataFrame(answer["symbols"], columns=["symbol", "address"])
+
+    def go_functions(self, path: str, pattern: str = "*") -> pd.DataFrame:
+        """Functions of a Go program, by shell pattern: symbol, address, size_bytes.
+
+        In a pattern, ``[`` begins a set of characters: write ``*`` for what is in brackets, as in
+        ``main.Map*``. Raises UnknownEvent or AttachError where there is no Go program to read.
+
+        >>> lab.go_functions(path, "main.*")                          # doctest: +SKIP
+        """
+        return self._go(path).frame(pattern)
+
+    def go_runtime(self, path: str) -> GoRuntime:
+        """The Go runtime in a program: its version, and what C needs to find the goroutine.
+
+        >>> prog = lab.load(source, cflags=lab.go_runtime(path).cflags)   # doctest: +SKIP
+        """
+        return self._go(path).runtime()
+
+    def _go(self, path: str) -> GoBinary:
+        return GoBinary(open_binary(self._connection, str(path)))
+
+    def usdt(self, path: str | Path | None = None, pid: int | None = None) -> USDT:
+        """The USDT probes of a program or library, to be enabled and given to `load`.
+
+        With ``pid``, of one process: needed where probes have semaphores. Raises UnknownEvent
+        when the file is missing or has none; AttachError when the process does not use it.
+
+        >>> usdt = lab.usdt("/opt/ebpflab/labs/usdt-c/usdt_loop")     # doctest: +SKIP
+        >>> usdt.enable_probe(probe="step", fn_name="on_step")        # doctest: +SKIP
+        >>> prog = lab.load(source, usdt_contexts=[usdt])             # doctest: +SKIP
+        """
+        return USDT(self._connection, str(path or ""), pid)
+
+    def usdt_probes(self, path: str | Path) -> pd.DataFrame:
+        """The USDT probes of a program or library, a row for each place where one can be hit.
+
+        Columns: provider, probe, arguments (size, negative when signed, and where it is:
+        ``-4@%edi``), semaphore (its address, 0 where there is none), address. No rows where
+        the file has no probes. Raises UnknownEvent when it is missing.
+        """
+        rows = self._connection.request("usdt_probes", path=str(path))["probes"]
+        return pd.DataFrame(
+            rows, columns=["provider", "probe", "arguments", "semaphore", "address"]
+        ).astype({"semaphore": "uint64", "address": "uint64"})
 
     # -- ending ------------------------------------------------------------------------------
 

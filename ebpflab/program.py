@@ -10,7 +10,7 @@ import weakref
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from ebpflab import frames
+from ebpflab import frames, golang
 from ebpflab.connection import Answer, Connection
 from ebpflab.errors import UnknownName, suggest
 from ebpflab.progress import notice
@@ -39,9 +39,12 @@ class Program:
         self.compiled: bool = loaded["compiled"]
         """False when the same text was compiled earlier in this lab."""
         self._connection, self._ident = connection, ident
-        # What attaches itself by its name: TRACEPOINT_PROBE, kprobe__...
+        # What attaches itself by its name (TRACEPOINT_PROBE, kprobe__...), and USDT probes.
         self._attached: dict[int, str] = {
             int(ident): ", ".join(names) for ident, names in loaded["attached"].items()
+        } | {
+            each["attachment"]: f"usdt {each['place']} -> {each['fn_name']}"
+            for each in loaded["usdt"]
         }
         attrs = {**lab.attrs, **({} if loaded["headers"]["matching"] else loaded["headers"])}
         self._maps = {each["name"]: self._make_map(each, attrs) for each in loaded["maps"]}
@@ -137,10 +140,37 @@ class Program:
         self._attach("uprobe", fn_name, **where, sym_off=sym_off or None)
 
     def attach_uretprobe(
-        self, name: str, sym: str = "", fn_name: str = "", addr: int | None = None, pid: int = -1
+        self,
+        name: str,
+        sym: str = "",
+        fn_name: str = "",
+        addr: int | None = None,
+        pid: int = -1,
+        *,
+        force: bool = False,
     ) -> None:
-        """Run ``fn_name`` when a process returns from the function ``sym`` of the file ``name``."""
+        """Run ``fn_name`` when a process returns from the function ``sym`` of the file ``name``.
+
+        Refused (AttachError) for a Go program, which a uretprobe crashes, unless ``force`` is
+        given: see `attach_go_return`.
+        """
+        if not force:
+            golang.refuse_uretprobe(self._connection, name, sym)
         self._attach("uretprobe", fn_name, name=name, sym=sym or None, addr=addr, pid=pid)
+
+    def attach_go_return(self, name: str, sym: str, fn_name: str, pid: int = -1) -> None:
+        """Run ``fn_name`` when a Go function returns: a uprobe on each return instruction.
+
+        ``name`` is the program's path, ``sym`` the function with its package. A function that
+        panics does not return, and is not seen. Pair entry and return by goroutine, never by
+        thread: `Lab.go_runtime`. Raises UnknownEvent (with the closest names) or AttachError
+        when the file is not a Go program, is stripped, or the function has no return.
+
+        >>> prog.attach_go_return(name=path, sym="main.work", fn_name="done")  # doctest: +SKIP
+        """
+        binary = golang.GoBinary(golang.open_binary(self._connection, name))
+        offsets = binary.returns(sym, self.lab.arch)
+        self._attach("go_return", fn_name, name=binary.path, sym=sym, offsets=offsets, pid=pid)
 
     def _attach(self, kind: str, fn_name: str, **where: Any) -> None:
         if fn_name not in self.functions:

@@ -5,18 +5,23 @@ over: an attachment here is a list of file descriptors, and detaching is closing
 functions may sit on one address, which BCC's own book-keeping loses.
 
 A program that is closed is kept *idle*, detached and with its maps emptied, and handed out again
-when the same source is loaded: re-running a cell does not compile again.
+when the same source is loaded: re-running a cell does not compile again. What it reads USDT
+arguments by is part of that source; its probes are opened anew each time.
 """
 
 import atexit
+import ctypes as ct
 import os
+from contextlib import contextmanager
 from functools import partial
-from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple
+from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 import bcc
+import bccfix  # noqa: F401  it puts BCC right
 import discover
 import guarded
 import maps
+import usdt
 from faults import Fault, printed
 from headers import Headers
 from instrument import LAYOUT_SUFFIX, LOST_SUFFIX, Instrumented, instrument
@@ -25,12 +30,13 @@ from streams import Drain, PerfStream, RingStream, Stream
 # A call to a function that does not exist is only a warning in C, and an obscure error later.
 _CFLAGS = ["-Werror=implicit-function-declaration"]
 _MAX_IDLE = 8
-_KINDS = ("kprobe", "kretprobe", "tracepoint", "raw_tracepoint", "uprobe", "uretprobe")
+_KINDS = ("kprobe", "kretprobe", "tracepoint", "raw_tracepoint", "uprobe", "uretprobe", "go_return")
 _FUNCTION_TYPES = {
     "kprobe": bcc.BPF.KPROBE,
     "kretprobe": bcc.BPF.KPROBE,
     "uprobe": bcc.BPF.KPROBE,
     "uretprobe": bcc.BPF.KPROBE,
+    "go_return": bcc.BPF.KPROBE,
     "tracepoint": bcc.BPF.TRACEPOINT,
     "raw_tracepoint": bcc.BPF.RAW_TRACEPOINT,
 }
@@ -69,6 +75,18 @@ def _close_probe(kind: str, fd: int) -> None:
         bcc.lib.bpf_close_perf_event_fd(fd)
 
 
+@contextmanager
+def _in_memory(text: str) -> Iterator[List[str]]:
+    """clang flags that include ``text``, which moves no line of the reader's own."""
+    if not text:
+        yield []
+        return
+    with open(os.memfd_create("ebpflab-include"), "w") as file:
+        file.write(text)
+        file.flush()
+        yield ["-include", f"/proc/self/fd/{file.fileno()}"]
+
+
 def _bcc_call(function: Callable[[], Any]) -> Tuple[Any, Optional[str], str]:
     """Call into BCC: its result, its complaint, and what was printed meanwhile."""
     with printed:
@@ -84,17 +102,23 @@ def _bcc_call(function: Callable[[], Any]) -> Tuple[Any, Optional[str], str]:
 class Program:
     """One compiled program."""
 
-    def __init__(self, source: str, cflags: List[str], drain: Drain, idents: "Any") -> None:
-        self.source, self.cflags = source, cflags
+    def __init__(
+        self, source: str, cflags: List[str], readers: str, drain: Drain, idents: Any
+    ) -> None:
+        self.key = (source, cflags, readers)
         self._drain, self._idents = drain, idents
         self.attachments: Dict[int, Attachment] = {}
+        self._listening: Dict[int, usdt.Enabled] = {}  # by the number of the attachment
         self.streams: Dict[str, Stream] = {}
         code = instrument(source)
-        flags = [*_CFLAGS, *code.cflags, *cflags]
-        self.bpf, complaint, self.log = _bcc_call(
-            lambda: _compiler.call(lambda: bcc.BPF(text=code.text.encode(), cflags=flags))
-        )
+        with _in_memory(readers) as include:
+            flags = [*_CFLAGS, *code.cflags, *include, *cflags]
+            self.bpf, complaint, self.log = _bcc_call(
+                lambda: _compiler.call(lambda: bcc.BPF(text=code.text.encode(), cflags=flags))
+            )
         if complaint is not None:
+            for function in usdt.complained_of(self.log):
+                usdt.explain(source, function, readers)
             raise self._refused(complaint)
         self.maps = self._find_maps()
         self.layouts = code.layouts
@@ -194,13 +218,15 @@ class Program:
                 "AttachError", f"There is no probe kind {kind!r}. Kinds: {', '.join(_KINDS)}."
             )
         where = {key: value for key, value in request["where"].items() if value is not None}
-        spec = (kind, function, *sorted(where.items()))
+        spec = (kind, function, *((key, str(where[key])) for key in sorted(where)))
         for attachment in self.attachments.values():
             if attachment.spec == spec:
                 return attachment
         self._load_function(function, _FUNCTION_TYPES[kind])
         arguments = {k: v.encode() if isinstance(v, str) else v for k, v in where.items()}
-        attach = getattr(self.bpf, f"attach_{kind}")
+        attach: Callable[..., Any] = self._attach_go_return
+        if kind != "go_return":
+            attach = getattr(self.bpf, f"attach_{kind}")
         _, complaint, log = _bcc_call(lambda: attach(fn_name=function.encode(), **arguments))
         if complaint is not None:
             for _, _, fd in _taken_fds(self.bpf):
@@ -210,10 +236,53 @@ class Program:
         assert kept is not None, "BCC attached without leaving a file descriptor"
         return kept
 
+    def attach_usdt(self, enabled: Sequence[usdt.Enabled]) -> List[Dict[str, Any]]:
+        """Attach each probe at all its places. From here on they are ours to close."""
+        told = []
+        for each in enabled:
+            self._load_function(each.function, bcc.BPF.KPROBE)
+            for path, address in each.addresses():
+                where = {"name": path, "addr": address, "pid": each.pid or -1}
+                attach = partial(self.bpf.attach_uprobe, fn_name=each.function.encode(), **where)
+                _, complaint, log = _bcc_call(attach)
+                if complaint is not None:
+                    raise Fault("AttachError", f"Cannot attach to {each.place}.", log=log)
+                # One at a time: BCC would take a second function at one place for the first.
+                attachment = self._keep(("usdt", each.function, each.place, address))
+                assert attachment is not None, "BCC attached without leaving a file descriptor"
+                self._listening[attachment.ident] = each
+                told.append(
+                    {
+                        "attachment": attachment.ident,
+                        "place": each.place,
+                        "fn_name": each.function,
+                    }
+                )
+        return told
+
+    def _attach_go_return(
+        self, fn_name: bytes, name: bytes, sym: bytes, offsets: List[int], pid: int
+    ) -> None:
+        """A uprobe at each of these places in the file.
+
+        Not through BCC's attach_uprobe(addr=), which takes an address or a place in the file,
+        depending on how the program was linked.
+        """
+        fd = self.bpf.load_func(fn_name, bcc.BPF.KPROBE).fd
+        for offset in offsets:
+            event = b"go_%d_%d_%x" % (os.getpid(), next(self._idents), offset)
+            # The last is the semaphore of a USDT probe: none. BCC's Python declares the function
+            # without it.
+            probe = bcc.lib.bpf_attach_uprobe(fd, 0, event, name, offset, pid, ct.c_uint32(0))
+            if probe < 0:
+                error = os.strerror(ct.get_errno())
+                raise OSError(f"the kernel refused the probe at {offset:#x} in the file: {error}")
+            self.bpf.uprobe_fds[event] = probe
+
     def _explain(self, kind: str, where: Dict[str, Any], complaint: str, log: str) -> Fault:
         if kind in ("kprobe", "kretprobe") and "event" in where:
             fault = discover.explain_kprobe(where["event"])
-        elif kind in ("uprobe", "uretprobe") and where.get("sym"):
+        elif kind in ("uprobe", "uretprobe", "go_return") and where.get("sym"):
             fault = discover.explain_uprobe(where["name"], where["sym"], where["pid"])
         elif kind == "tracepoint" and where["tp"] not in discover.tracepoints("*"):
             fault = discover.unknown("tracepoint", where["tp"], discover.tracepoints("*"))
@@ -231,6 +300,7 @@ class Program:
             )
         _, complaint, log = _bcc_call(lambda: self.bpf.load_func(function.encode(), kind))
         if complaint is not None:
+            usdt.explain(self.key[0], function, self.key[2])
             raise Fault(
                 "VerifierError",
                 f"The kernel's verifier refused the function {function}",
@@ -253,6 +323,9 @@ class Program:
             attachment = self.attachments.pop(key, None)
             for kind, _, fd in attachment.fds if attachment else []:
                 _close_probe(kind, fd)
+            listening = self._listening.pop(key, None)
+            if listening is not None and listening not in self._listening.values():
+                listening.close()
 
     def make_idle(self) -> bool:
         """Detach and empty everything. False when a map cannot be emptied."""
@@ -295,21 +368,34 @@ class Programs:
         self.headers = Headers()
 
     def load(
-        self, ident: int, source: str, cflags: List[str], headers: Optional[str]
+        self,
+        ident: int,
+        source: str,
+        cflags: List[str],
+        headers: Optional[str],
+        usdt_contexts: Sequence[Dict[str, Any]] = (),
     ) -> Dict[str, Any]:
         """Compile a program, or take an idle one, under the number that the notebook chose."""
         state = self.headers.prepare(headers)
         self.headers.check(source, headers)
-        program = self._take_idle(source, cflags)
-        compiled = program is None
-        if program is None:
-            program = Program(source, cflags, self._drain, self._idents)
-        self._loaded[ident] = program
-        return {"compiled": compiled, "headers": state, **program.describe()}
+        enabled = usdt.enable(usdt_contexts)
+        try:
+            readers = usdt.readers(enabled)
+            program = self._take_idle(source, cflags, readers)
+            compiled = program is None
+            if program is None:
+                program = Program(source, cflags, readers, self._drain, self._idents)
+            self._loaded[ident] = program
+            attached = program.attach_usdt(enabled)
+        except BaseException:
+            self.close(ident)
+            usdt.close(enabled)
+            raise
+        return {"compiled": compiled, "headers": state, "usdt": attached, **program.describe()}
 
-    def _take_idle(self, source: str, cflags: List[str]) -> Optional[Program]:
+    def _take_idle(self, source: str, cflags: List[str], readers: str) -> Optional[Program]:
         for program in self._idle:
-            if (program.source, program.cflags) == (source, cflags):
+            if program.key == (source, cflags, readers):
                 self._idle.remove(program)
                 program.reuse()
                 return program

@@ -15,9 +15,12 @@ import time
 import traceback
 from typing import Any, Callable, Dict, List, Optional
 
+import binaries
 import discover
 import features
 import maps
+import notes
+import usdt
 import wire
 from faults import Fault
 from programs import Programs
@@ -150,7 +153,11 @@ class Session:
         if "bpf_trace_printk" in source or "bpf_printk" in source:
             self._open_messages()
         loaded = self._programs.load(
-            request["program"], source, request["cflags"], request.get("headers")
+            request["program"],
+            source,
+            request["cflags"],
+            request.get("headers"),
+            request.get("usdt_contexts", ()),
         )
         loaded["messages"] = self._messages
         return loaded
@@ -212,6 +219,18 @@ class Session:
 
     def op_symbols(self, request: wire.Message) -> Reply:
         return {"symbols": discover.symbols(request["path"], request["pattern"])}
+
+    def op_usdt_probes(self, request: wire.Message) -> Reply:
+        return {"probes": notes.describe(request["path"])}
+
+    def op_usdt_check(self, request: wire.Message) -> Reply:
+        path, probe = usdt.check(request["path"], request["pid"], request["probe"])
+        return {"path": path, "probe": probe}
+
+    def op_read_elf(self, request: wire.Message) -> Reply:
+        facts, data = binaries.read_elf(request["name"], request["offset"], request["size_bytes"])
+        self._send_blob(request["id"], data)
+        return facts
 
     def _open_messages(self) -> None:
         """Start reading trace_pipe, leaving out the lines that are older than this moment."""

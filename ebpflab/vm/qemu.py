@@ -47,6 +47,14 @@ class Machine:
         return "host" if self.accel == "kvm" else "max"
 
     @property
+    def accelerator(self) -> str:
+        # With a thread for each of the guest's processors, TCG at times executes torn
+        # instructions where the kernel writes code while another processor runs some of the same
+        # page, as it does for every hit of a uprobe. Measured (QEMU 7.2, two uprobes in a Go
+        # program with threads): 19 of 365 runs died, against none of 181 with one thread.
+        return "tcg,thread=single" if self.accel == "tcg" else self.accel
+
+    @property
     def console(self) -> str:
         return "ttyS0" if self.arch == "amd64" else "ttyAMA0"
 
@@ -119,7 +127,7 @@ def _processor(machine: Machine, image: Path, arguments: str) -> list[str]:
         program(machine.arch),
         *("-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"),
         *("-nic", "none", "-sandbox", _SANDBOX),
-        *("-machine", machine.board, "-accel", machine.accel, "-cpu", machine.cpu),
+        *("-machine", machine.board, "-accel", machine.accelerator, "-cpu", machine.cpu),
         *("-kernel", str(image / "vmlinuz"), "-initrd", str(image / "initrd")),
         *("-append", f"console={machine.console} {arguments}"),
     ]

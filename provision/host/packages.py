@@ -40,6 +40,7 @@ FOR_TESTS = [
     Package("gcc", "compiles the programs that tests trace"),
     Package("libc6-dev", "its headers"),
     Package("systemtap-sdt-dev", "sys/sdt.h, for programs with USDT probes"),
+    Package("golang-go", "compiles the Go programs that tests trace"),
     Package("sudo", "visudo, which checks the rule of `ebpflab setup-sudo`"),
 ]
 

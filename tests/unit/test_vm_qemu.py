@@ -65,7 +65,7 @@ def test_each_machine(machine: qemu.Machine, expected: tuple[str, str, str]) -> 
     program, cpu, console = expected
     command = resumed(machine)
     assert command[0] == f"/usr/bin/{program}"
-    assert command[command.index("-accel") + 1] == machine.accel
+    assert command[command.index("-accel") + 1] == machine.accelerator
     assert command[command.index("-cpu") + 1] == cpu
     assert f"console={console} " in command[command.index("-append") + 1]
 

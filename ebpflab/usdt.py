@@ -1,0 +1,61 @@
+"""USDT: which probes of a program go to which C functions.
+
+Only a description. `Lab.load` attaches what it says, since BCC must know the probes before it
+compiles: it writes the code that reads their arguments.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ebpflab.connection import Connection
+from ebpflab.errors import ProgramError
+
+
+class USDT:
+    """USDT probes of one file, or of one process that uses it. Made by `Lab.usdt`.
+
+    >>> usdt = lab.usdt(path)                                         # doctest: +SKIP
+    >>> usdt.enable_probe(probe="hello_usdt:probe_main", fn_name="trace")  # doctest: +SKIP
+    >>> prog = lab.load(source, usdt_contexts=[usdt])                 # doctest: +SKIP
+    """
+
+    def __init__(self, connection: Connection, path: str, pid: int | None) -> None:
+        if not path and (pid or -1) <= 0:
+            raise ProgramError("Name a file or a process: lab.usdt(path), lab.usdt(pid=...).")
+        self._connection = connection
+        self.pid = pid if pid is not None and pid > 0 else None
+        """The process, or None for all."""
+        self.path: str = connection.request("usdt_check", path=path, pid=self.pid, probe="")["path"]
+        self._enabled: list[tuple[str, str]] = []
+
+    def enable_probe(self, probe: str, fn_name: str) -> None:
+        """Run ``fn_name`` each time ``probe`` (its name, or ``provider:name``) is hit.
+
+        Comes before `Lab.load`. In C, ``bpf_usdt_readarg(1, ctx, &variable)`` reads the first
+        argument; a string is an address, whose text ``bpf_probe_read_user_str`` reads. Raises
+        UnknownEvent, with the closest matches; AttachError when the probe has a semaphore and
+        no pid was given.
+        """
+        checked = self._connection.request("usdt_check", path=self.path, pid=self.pid, probe=probe)
+        wanted = (str(checked["probe"]), fn_name)
+        if wanted not in self._enabled:  # the cell was run again
+            self._enabled.append(wanted)
+
+    @property
+    def enabled(self) -> list[str]:
+        """What is enabled, as ``provider:name -> function``."""
+        return [f"{probe} -> {function}" for probe, function in self._enabled]
+
+    def wanted(self) -> dict[str, Any]:
+        """What the agent is to attach. Raises ProgramError when that is nothing."""
+        if not self._enabled:
+            raise ProgramError(
+                f"No USDT probe of {self.path!r} is enabled. Before lab.load:"
+                " usdt.enable_probe(probe=..., fn_name=...)."
+            )
+        return {"path": self.path, "pid": self.pid, "probes": self._enabled}
+
+    def __repr__(self) -> str:
+        process = f", process {self.pid}" if self.pid else ""
+        return f"<USDT {self.path}{process}: {'; '.join(self.enabled) or 'nothing enabled'}>"

@@ -1,0 +1,3 @@
+module ebpflab/go-hello
+
+go 1.19

@@ -1,0 +1,44 @@
+"""Probes that nobody wrote for us: the garbage collector of Debian's python3 tells when it runs."""
+
+from __future__ import annotations
+
+import pytest
+
+from ebpflab import Lab
+from ebpflab.errors import AttachError
+
+pytestmark = pytest.mark.vm
+
+COLLECT = """
+import gc, os, signal
+gc.disable()
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
+print("ready", flush=True)
+signal.sigwait([signal.SIGUSR1])
+for n in range(13):
+    gc.collect(n % 3)
+os._exit(0)
+"""
+STARTS = r"""
+#include <uapi/linux/ptrace.h>
+struct start { s64 generation; };
+BPF_RINGBUF_OUTPUT(starts, 8);
+int on_start(struct pt_regs *ctx) {
+  struct start start = {};
+  bpf_usdt_readarg(1, ctx, &start.generation);
+  starts.ringbuf_output(&start, sizeof(start), 0);
+  return 0;
+}
+"""
+
+
+def test_every_garbage_collection_of_python_is_a_row(lab: Lab) -> None:
+    workload = lab.start(["/usr/bin/python3", "-c", COLLECT])
+    with pytest.raises(AttachError, match="has a semaphore"):
+        lab.usdt("/usr/bin/python3").enable_probe(probe="gc__start", fn_name="on_start")
+    usdt = lab.usdt("/usr/bin/python3", pid=workload.pid)
+    usdt.enable_probe(probe="python:gc__start", fn_name="on_start")
+    with lab.load(STARTS, usdt_contexts=[usdt]) as prog:
+        lab.run(["kill", "-USR1", str(workload.pid)])
+        assert workload.wait().returncode == 0
+        assert list(prog["starts"].frame()["generation"]) == [n % 3 for n in range(13)]
