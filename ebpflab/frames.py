@@ -49,20 +49,29 @@ class Layout(NamedTuple):
     dtype: np.dtype[Any]
     scalar: str | None = None
     """Column name when the type is not a struct."""
+    described: bool = True
+    """False when the bytes are shown as they are."""
 
 
 def layout_of(description: str | None, size_bytes: int, name: str) -> Layout:
-    """The layout for BCC's JSON ``description``; raw bytes in column ``name`` without one."""
-    if description:
-        try:
-            dtype = dtype_of(json.loads(description))
-        except UndescribedType:
-            dtype = np.dtype(f"V{size_bytes}")
-        if dtype.names and len(dtype.names) == 1:  # the struct that only names a record
-            name, inner = dtype.names[0], dtype.fields[dtype.names[0]][0]  # type: ignore[index]
-            dtype = inner
-        return Layout(dtype, None if dtype.names else name)
-    return Layout(np.dtype(f"V{size_bytes}"), name)
+    """The layout for BCC's JSON ``description`` of a type of ``size_bytes``.
+
+    Raw bytes in a column ``name`` where there is no description, or one that is not the whole
+    truth: of ``char args[4][32]`` BCC tells the 4 alone, and all that follows would be misread.
+    """
+    raw = Layout(np.dtype(f"V{size_bytes}"), name, described=False)
+    if not description:
+        return raw
+    try:
+        dtype = dtype_of(json.loads(description))
+    except UndescribedType:
+        return raw
+    if dtype.itemsize != size_bytes:
+        return raw
+    if dtype.names and len(dtype.names) == 1:  # the struct that only names a record
+        name, inner = dtype.names[0], dtype.fields[dtype.names[0]][0]  # type: ignore[index]
+        dtype = inner
+    return Layout(dtype, None if dtype.names else name)
 
 
 def dtype_of(description: Any) -> np.dtype[Any]:
@@ -182,6 +191,12 @@ def records(span: bytes, dtype: np.dtype[Any], first: int = 0) -> tuple[Records,
     copied = b"".join(span[at + 8 : at + 8 + min(n, size)].ljust(size, b"\0") for at, n in places)
     cpus = np.array([int.from_bytes(span[at + 4 : at + 8], "little") for at, _ in places], "u4")
     return np.frombuffer(copied, dtype), cpus
+
+
+def raw_records(span: bytes, first: int = 0) -> list[bytes]:
+    """The bytes of each record of a span from number ``first`` on."""
+    start = RECORD_HEADER_BYTES
+    return [span[at + start : at + start + length] for at, length in _walk(span)[first:]]
 
 
 def columns(data: Records, layout: Layout) -> dict[str, Any]:

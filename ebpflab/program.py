@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from ebpflab import frames, golang
 from ebpflab.connection import Answer, Connection
 from ebpflab.errors import UnknownName, suggest
+from ebpflab.progress import notice
 from ebpflab.streams import EventSource, Messages, Stream
 from ebpflab.tables import Table
 
@@ -38,7 +39,10 @@ class Program:
         self.compiled: bool = loaded["compiled"]
         """False when the same text was compiled earlier in this lab."""
         self._connection, self._ident = connection, ident
+        # What attaches itself by its name (TRACEPOINT_PROBE, kprobe__...), and USDT probes.
         self._attached: dict[int, str] = {
+            int(ident): ", ".join(names) for ident, names in loaded["attached"].items()
+        } | {
             each["attachment"]: f"usdt {each['place']} -> {each['fn_name']}"
             for each in loaded["usdt"]
         }
@@ -57,7 +61,12 @@ class Program:
     def _make_map(self, described: dict[str, Any], attrs: dict[str, Any]) -> Stream | Table:
         if described["stream"] is None:
             return Table(self._ident, described, self._connection, attrs)
-        layout = frames.layout_of(described["value"], 0, "data")
+        layout = frames.layout_of(described["value"], described["value_size"], "data")
+        if not layout.described:
+            notice(
+                f"The records of {described['name']!r} are shown as bytes, in a column `data`: BCC"
+                " cannot describe their type (an array of arrays, a bit field or an __int128?)."
+            )
         per_cpu = described["type"] == _PERF_EVENT_ARRAY
         return Stream(
             described["name"],

@@ -1,7 +1,7 @@
 """Telling the reader what is going on, when it takes more than two seconds.
 
-In a notebook one line of output is updated in place and taken away at the end; in a terminal
-the line is rewritten; elsewhere (a log) each step is a line of its own.
+In a notebook one line of output is updated in place; in a terminal the line is rewritten;
+elsewhere (a log) each step is a line of its own. The line that stays says how long it took.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def notice(text: str) -> None:
 
 
 class Progress:
-    """A line that says which step is under way and for how long.
+    """A line that says which step is under way and for how long, and at the end how long it took.
 
     >>> with Progress("Starting the lab") as progress:
     ...     progress("booting the guest")
@@ -49,7 +49,12 @@ class Progress:
         self._done.set()
         self._ticker.join()
         if self._shown:
-            self._show("")
+            took = f"{time.monotonic() - self._began:.0f} s"
+            self._show(
+                f"{self._title}: {took}" if kind is None else f"{self._title}: ended after {took}"
+            )
+            if not _in_notebook():
+                print()
 
     def _tick(self) -> None:
         written = ""

@@ -184,7 +184,10 @@ class Stream(EventSource):
         return frames.count_records(data)
 
     def _decode(self, batches: list[bytes], skip: int) -> pd.DataFrame:
-        data, cpus = frames.records(b"".join(batches), self._layout.dtype, skip)
+        span = b"".join(batches)
+        if not self._layout.described:
+            return pd.DataFrame({"data": frames.raw_records(span, skip)})
+        data, cpus = frames.records(span, self._layout.dtype, skip)
         columns = frames.columns(data, self._layout)
         if self._per_cpu and "cpu" not in columns:
             columns["cpu"] = cpus.astype("u4")

@@ -182,24 +182,31 @@ class Program:
             if name.endswith((LOST_SUFFIX, LAYOUT_SUFFIX)):
                 continue
             stream = self.streams.get(name)
-            layout = self.layouts.get(name, name)
+            valued = self.layouts.get(name, None if stream else name)
             described.append(
                 {
                     "name": name,
                     "type": table.type,
                     "key_size": table.key_size,
-                    "value_size": table.value_size,
+                    "value_size": self.maps[valued].value_size if valued else 0,
                     "max_entries": table.max_entries,
                     "cpus": table.cpus,
                     "key": None if stream else self._type_of("key", name),
-                    "value": self._type_of("leaf", layout)
-                    if layout != name or not stream
-                    else None,
+                    "value": self._type_of("leaf", valued) if valued else None,
                     "stream": stream.ident if stream else None,
                     "counted": name + LOST_SUFFIX in self.maps,
                 }
             )
-        return {"functions": self.functions, "maps": described, "log": self.log}
+        attached = {
+            a.ident: [f"{kind} {name.decode()}" for kind, name, _ in a.fds]
+            for a in self.attachments.values()
+        }
+        return {
+            "functions": self.functions,
+            "maps": described,
+            "attached": attached,
+            "log": self.log,
+        }
 
     def _type_of(self, part: str, name: str) -> Optional[str]:
         """BCC's JSON description of a map's key or value."""

@@ -25,6 +25,7 @@ CommandLine = Callable[[qemu.Streams], list[str]]
 _CONSOLE_TAIL_LINES = 6
 # Of a dead guest's console these lines tell most; the log levels see to it that they appear.
 _TELLING = re.compile(r"Kernel panic|Out of memory|BUG:|I/O error|No space left", re.IGNORECASE)
+_STUMBLED = re.compile(r"Kernel panic|BUG:|Oops|Call Trace|general protection fault|WARNING: CPU")
 _ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|[\r\x00]")
 
 
@@ -127,6 +128,10 @@ class Guest:
     def console(self) -> str:
         """What the console printed so far, without the terminal's control sequences."""
         return _ESCAPES.sub("", _contents(self._console))
+
+    def kernel_complaints(self) -> list[str]:
+        """Lines of the console that a healthy kernel does not print."""
+        return [line for line in self.console().splitlines() if _STUMBLED.search(line)]
 
     def post_mortem(self) -> str:
         """One or two sentences on how the guest ended."""

@@ -21,6 +21,7 @@ import time
 from functools import partial
 from pathlib import Path
 
+from ebpflab.errors import VMError
 from ebpflab.targets.base import Progress
 from ebpflab.vm import cache, delivery, process, qemu
 from ebpflab.vm.guest import Guest
@@ -31,6 +32,7 @@ from ebpflab.vm.steps import Steps
 # Time-outs: many times what it takes here, for slow and busy machines. KVM has TCG to fall
 # back to, and so less patience.
 _BOOT_SECONDS = {"kvm": 60.0, "tcg": 300.0}
+_BOOTS = 3
 _RESUME_SECONDS = {"kvm": 10.0, "tcg": 60.0}
 
 
@@ -84,6 +86,20 @@ def resume(
 
 
 def _boot_and_save(image: Path, machine: qemu.Machine, building: Path, steps: Steps) -> None:
+    """Boot until a boot is sound: every lab would inherit a kernel that has stumbled."""
+    for attempt in range(1, _BOOTS + 1):
+        try:
+            _boot_once(image, machine, building, steps)
+            return
+        except VMError:
+            if attempt == _BOOTS:
+                raise
+            steps.begin(f"that boot went wrong; booting again, {attempt + 1} of {_BOOTS}")
+            for leftover in building.iterdir():
+                leftover.unlink()
+
+
+def _boot_once(image: Path, machine: qemu.Machine, building: Path, steps: Steps) -> None:
     disk, memory = building / "disk.qcow2", building / "memory"
     (qemu_img,) = process.need("Running the guest", "qemu-img")
     # The path of the base is relative to the overlay's, which is to move along with the image.
@@ -93,6 +109,8 @@ def _boot_and_save(image: Path, machine: qemu.Machine, building: Path, steps: St
     guest = Guest(image, partial(qemu.cold, machine, image, disk, memory))
     try:
         guest.expect(delivery.READY, _BOOT_SECONDS[machine.accel], steps.tick)
+        if guest.kernel_complaints():
+            raise VMError(f"The guest's kernel stumbled while it booted. {guest.post_mortem()}")
         steps.begin("saving it")
         with (building / "state").open("wb") as state:
             guest.monitor.save(state.fileno())

@@ -82,8 +82,9 @@ def headers_package(release: str, testing: bool) -> Package | None:
     """The running kernel's headers, or else the newest that apt has; None where some stand.
 
     Headers of another kernel serve uprobes and USDT probes only: those see processes, and
-    nothing of the kernel's own structures. From Debian 13 on they bring that kernel with them,
-    which may change what this machine boots next: too much for anything but the tests.
+    nothing of the kernel's own structures. Debian's from 6.12 on bring that kernel with them,
+    which may change what this machine boots next: they are passed over, unless the tests have
+    no others to take.
     """
     if os.path.exists(f"/lib/modules/{release}/build"):
         return None
@@ -96,12 +97,26 @@ def headers_package(release: str, testing: bool) -> Package | None:
     others = sorted(filter(None, map(flavour, known)))
     if not others or installed([name for _, name in others]):
         return None
-    name = others[-1][1]
-    if not testing and "linux-image" in ask("apt-cache", "depends", name):
-        say(f"No headers are packaged for {release}, and {name} would install another kernel.")
+    newest_first = [name for _, name in reversed(others)]
+    with_kernel = bring_a_kernel(newest_first)
+    alone = (name for name in newest_first if name not in with_kernel)
+    name = next(alone, newest_first[0] if testing else None)
+    if name is None:
+        say(f"No headers are packaged for {release}; all others would install another kernel.")
         return None
     why = f"no headers are packaged for {release}; these serve uprobes and USDT probes only"
     return Package(name, why)
+
+
+def bring_a_kernel(names: list[str]) -> set[str]:
+    """Those of ``names`` that depend on a kernel image."""
+    found, package = set(), ""
+    for line in ask("apt-cache", "depends", *names).splitlines():
+        if line[:1].isalpha():
+            package = line.strip()
+        elif "linux-image" in line:
+            found.add(package)
+    return found
 
 
 def known_headers() -> list[str]:

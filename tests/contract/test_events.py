@@ -118,6 +118,31 @@ def test_a_bare_array_is_a_column(lab: Lab, program: str) -> None:
         assert list(prog["names"].frame()["comm"]) == ["target"] * 3
 
 
+@pytest.mark.parametrize(
+    "field", ["char args[4][2]", "u32 low:3; u32 high:29; u32 next"], ids=["array", "bits"]
+)
+def test_what_bcc_cannot_describe_is_shown_as_bytes(
+    lab: Lab, program: str, field: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = (
+        "#include <uapi/linux/ptrace.h>\n"
+        f"struct call {{ u64 n; {field}; }};\n"
+        "BPF_RINGBUF_OUTPUT(calls, 8);\n"
+        "int on_work(struct pt_regs *ctx) {\n"
+        "  struct call call = {.n = PT_REGS_PARM1(ctx)};\n"
+        "  calls.ringbuf_output(&call, sizeof(call), 0);\n"
+        "  return 0;\n"
+        "}\n"
+    )
+    with lab.load(source) as prog:
+        prog.attach_uprobe(name=program, sym="work", fn_name="on_work")
+        lab.run([program, "3"])
+        rows = prog["calls"].frame()["data"]
+    assert "shown as bytes" in capsys.readouterr().out
+    assert [int.from_bytes(row[:8], "little") for row in rows] == [0, 1, 2]
+    assert {len(row) for row in rows} == {16}
+
+
 def test_collect_hands_out_each_row_once(lab: Lab, program: str) -> None:
     with lab.load(RING) as prog:
         prog.attach_uprobe(name=program, sym="work", fn_name="on_work")

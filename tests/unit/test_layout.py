@@ -38,6 +38,7 @@ ROOMS = (
     "program",
     "cells",
     "lab",
+    "plots",
     "cli",
 )
 

@@ -105,14 +105,19 @@ def test_headers_of_this_kernel_or_the_newest(
         assert "uprobes and USDT probes only" in package.why
 
 
-def test_headers_that_bring_a_kernel_are_for_tests_only(
+def test_headers_that_bring_a_kernel_are_the_last_choice(
     packages: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    answers = {"pkgnames": APT[1], "depends": "Depends: linux-image-6.1.0-54-amd64"}
+    new, old = "linux-headers-6.12.9+deb12-amd64", "linux-headers-6.1.0-9-amd64"
+    brings = f"{new}\n  Depends: linux-base\n |Depends: linux-image-6.12.9+deb12-amd64\n"
+    alone = f"{old}\n  Depends: linux-headers-6.1.0-9-common\n"
+    answers = {"pkgnames": f"{new}\n{old}", "depends": brings + alone}
     monkeypatch.setattr(packages, "ask", lambda *command: answers.get(command[1], ""))
+    assert packages.headers_package("6.18.44-fc", testing=False).name == old
+    answers["pkgnames"] = new
     assert packages.headers_package("6.18.44-fc", testing=False) is None
     assert "would install another kernel" in capsys.readouterr().out
-    assert packages.headers_package("6.18.44-fc", testing=True).name == APT[1]
+    assert packages.headers_package("6.18.44-fc", testing=True).name == new
 
 
 def test_empty_package_lists_are_fetched_before_giving_up_on_headers(
