@@ -39,6 +39,7 @@ ROOMS = (
     "cells",
     "lab",
     "plots",
+    "plots",
     "cli",
 )
 
