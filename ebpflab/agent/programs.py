@@ -52,15 +52,20 @@ class Attachment(NamedTuple):
     fds: List[Tuple[str, bytes, int]]
 
 
+# Kinds whose descriptor is the attachment; the others' are perf events.
+_BARE = ("raw_tracepoint", "kfunc_entry", "kfunc_exit", "lsm")
+
+
 def _taken_fds(bpf: Any) -> List[Tuple[str, bytes, int]]:
     """Take over every probe that BCC holds in this BPF object."""
     taken = []
     for name, by_function in bpf.kprobe_fds.items():
         taken += [("kprobe", name, fd) for fd in by_function.values()]
-    for kind in ("uprobe", "tracepoint", "raw_tracepoint"):
-        taken += [(kind, name, fd) for name, fd in getattr(bpf, f"{kind}_fds").items()]
-    for kind in ("kprobe", "uprobe", "tracepoint", "raw_tracepoint"):
-        getattr(bpf, f"{kind}_fds").clear()
+    bpf.kprobe_fds.clear()
+    for kind in ("uprobe", "tracepoint", *_BARE):
+        held = getattr(bpf, f"{kind}_fds", {})
+        taken += [(kind, name, fd) for name, fd in held.items()]
+        held.clear()
     return taken
 
 
@@ -69,7 +74,7 @@ def _nothing_counted() -> int:
 
 
 def _close_probe(kind: str, name: bytes, fd: int) -> None:
-    if kind == "raw_tracepoint":
+    if kind in _BARE:
         os.close(fd)
     else:
         bcc.lib.bpf_close_perf_event_fd(fd)
