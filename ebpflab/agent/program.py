@@ -1,0 +1,361 @@
+"""A program: compiled C, its maps and streams, and what is attached.
+
+BCC's own attach calls are used, and the file descriptors they leave in the BPF object are taken
+over: an attachment here is a list of file descriptors, and detaching is closing them. So two
+functions may sit on one address, which BCC's own book-keeping loses.
+"""
+
+import atexit
+import ctypes as ct
+import os
+from contextlib import contextmanager
+from functools import partial
+from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
+
+import bcc
+import bccfix  # noqa: F401  it puts BCC right
+import discover
+import guarded
+import maps
+import usdt
+from faults import Fault, printed
+from instrument import LAYOUT_SUFFIX, LOST_SUFFIX, Instrumented, instrument
+from streams import Drain, PerfStream, RingStream, Stream
+
+# A call to a function that does not exist is only a warning in C, and an obscure error later.
+_CFLAGS = ["-Werror=implicit-function-declaration"]
+_KINDS = ("kprobe", "kretprobe", "tracepoint", "raw_tracepoint", "uprobe", "uretprobe", "go_return")
+_FUNCTION_TYPES = {
+    "kprobe": bcc.BPF.KPROBE,
+    "kretprobe": bcc.BPF.KPROBE,
+    "uprobe": bcc.BPF.KPROBE,
+    "uretprobe": bcc.BPF.KPROBE,
+    "go_return": bcc.BPF.KPROBE,
+    "tracepoint": bcc.BPF.TRACEPOINT,
+    "raw_tracepoint": bcc.BPF.RAW_TRACEPOINT,
+}
+_compiler = guarded.Guard()
+os.environ.setdefault("BCC_PROBE_LIMIT", "1000000")  # we count nothing of ours against it
+
+
+class Attachment(NamedTuple):
+    """A probe: what was asked for, and the file descriptors that keep it in place."""
+
+    ident: int
+    spec: Tuple[Any, ...]
+    fds: List[Tuple[str, bytes, int]]
+
+
+# Kinds whose descriptor is the attachment; the others' are perf events.
+_BARE = ("raw_tracepoint", "kfunc_entry", "kfunc_exit", "lsm")
+
+
+def _taken_fds(bpf: Any) -> List[Tuple[str, bytes, int]]:
+    """Take over every probe that BCC holds in this BPF object."""
+    taken = []
+    for name, by_function in bpf.kprobe_fds.items():
+        taken += [("kprobe", name, fd) for fd in by_function.values()]
+    bpf.kprobe_fds.clear()
+    for kind in ("uprobe", "tracepoint", *_BARE):
+        held = getattr(bpf, f"{kind}_fds", {})
+        taken += [(kind, name, fd) for name, fd in held.items()]
+        held.clear()
+    return taken
+
+
+def _nothing_counted() -> int:
+    return 0
+
+
+def _close_probe(kind: str, name: bytes, fd: int) -> None:
+    if kind in _BARE:
+        os.close(fd)
+    else:
+        bcc.lib.bpf_close_perf_event_fd(fd)
+    if kind == "kprobe":
+        # With maxactive= BCC makes the probe through tracefs' kprobe_events, where it would stay
+        # and keep the next one of its name out. Does nothing where there is no such line.
+        bcc.lib.bpf_detach_kprobe(name)
+
+
+@contextmanager
+def _in_memory(text: str) -> Iterator[List[str]]:
+    """clang flags that include ``text``, which moves no line of the reader's own."""
+    if not text:
+        yield []
+        return
+    with open(os.memfd_create("ebpflab-include"), "w") as file:
+        file.write(text)
+        file.flush()
+        yield ["-include", f"/proc/self/fd/{file.fileno()}"]
+
+
+def _bcc_call(function: Callable[[], Any]) -> Tuple[Any, Optional[str], str]:
+    """Call into BCC: its result, its complaint, and what was printed meanwhile."""
+    with printed:
+        mark = printed.mark()
+        try:
+            return function(), None, printed.since(mark)
+        except guarded.Lost:
+            return None, "LLVM gave up on the program", printed.since(mark)
+        except (Exception, SystemExit) as error:  # BCC calls sys.exit on some errors
+            return None, str(error), printed.since(mark)
+
+
+class Program:
+    """One compiled program."""
+
+    def __init__(
+        self, source: str, cflags: List[str], readers: str, drain: Drain, idents: Any
+    ) -> None:
+        self.key = (source, cflags, readers)
+        self._drain, self._idents = drain, idents
+        self.attachments: Dict[int, Attachment] = {}
+        self._listening: Dict[int, usdt.Enabled] = {}  # by the number of the attachment
+        self.streams: Dict[str, Stream] = {}
+        code = instrument(source)
+        with _in_memory(readers) as include:
+            flags = [*_CFLAGS, *code.cflags, *include, *cflags]
+            self.bpf, complaint, self.log = _bcc_call(
+                lambda: _compiler.call(lambda: bcc.BPF(text=code.text.encode(), cflags=flags))
+            )
+        if complaint is not None:
+            for function in usdt.complained_of(self.log):
+                usdt.explain(source, function, readers)
+            raise self._refused(complaint)
+        self.maps = self._find_maps()
+        self.layouts = code.layouts
+        self.functions = self._find_functions()
+        self._keep(("autoloaded",))
+        self._open_streams(code)
+
+    def _refused(self, complaint: str) -> Fault:
+        if ("file not found" in self.log and "'linux/" in self.log) or "kernel headers" in self.log:
+            return Fault(
+                "HeadersError", f"Compiling failed for want of a header. {complaint}", log=self.log
+            )
+        if "Failed to attach" in complaint:
+            return Fault(
+                "AttachError", f"A function attaches itself by its name, and could not: {complaint}"
+            )
+        if "Failed to load BPF program" in complaint:
+            return Fault("VerifierError", complaint, log=self.log)
+        return Fault("CompileError", complaint, log=self.log)
+
+    def _find_maps(self) -> Dict[str, maps.Map]:
+        module, found = self.bpf.module, {}
+        for index in range(bcc.lib.bpf_num_tables(module)):
+            name = bcc.lib.bpf_table_name(module, index)
+            found[name.decode()] = maps.Map(
+                name.decode(),
+                bcc.lib.bpf_table_fd(module, name),
+                bcc.lib.bpf_table_type_id(module, index),
+                bcc.lib.bpf_table_key_size(module, name),
+                bcc.lib.bpf_table_leaf_size(module, name),
+                bcc.lib.bpf_table_max_entries_id(module, index),
+            )
+        return found
+
+    def _find_functions(self) -> List[str]:
+        module = self.bpf.module
+        count = bcc.lib.bpf_num_functions(module)
+        return [bcc.lib.bpf_function_name(module, index).decode() for index in range(count)]
+
+    def _open_streams(self, code: Instrumented) -> None:
+        for name in code.buffers:
+            table = self.maps[name]
+            counter = self.maps[name + LOST_SUFFIX] if code.counted else None
+            lost = partial(maps.total, counter) if counter else _nothing_counted
+            ident = next(self._idents)
+            if table.type == maps.RINGBUF:
+                stream: Stream = RingStream(ident, lost, table.fd, table.max_entries)
+            else:
+                stream = PerfStream(ident, lost, self.bpf, name)
+            self.streams[name] = stream
+            self._drain.add(stream)
+
+    def describe(self) -> Dict[str, Any]:
+        """What the notebook needs to know of the program: its functions, maps and streams."""
+        described = []
+        for name, table in self.maps.items():
+            if name.endswith((LOST_SUFFIX, LAYOUT_SUFFIX)):
+                continue
+            stream = self.streams.get(name)
+            valued = self.layouts.get(name, None if stream else name)
+            described.append(
+                {
+                    "name": name,
+                    "type": table.type,
+                    "key_size": table.key_size,
+                    "value_size": self.maps[valued].value_size if valued else 0,
+                    "max_entries": table.max_entries,
+                    "cpus": table.cpus,
+                    "key": None if stream else self._type_of("key", name),
+                    "value": self._type_of("leaf", valued) if valued else None,
+                    "stream": stream.ident if stream else None,
+                    "counted": name + LOST_SUFFIX in self.maps,
+                }
+            )
+        attached = {
+            a.ident: [f"{kind} {name.decode()}" for kind, name, _ in a.fds]
+            for a in self.attachments.values()
+        }
+        return {
+            "functions": self.functions,
+            "maps": described,
+            "attached": attached,
+            "log": self.log,
+        }
+
+    def _type_of(self, part: str, name: str) -> Optional[str]:
+        """BCC's JSON description of a map's key or value."""
+        describe = getattr(bcc.lib, f"bpf_table_{part}_desc")
+        text = describe(self.bpf.module, name.encode())
+        return text.decode() if text else None
+
+    def attach(self, request: Dict[str, Any]) -> Attachment:
+        """Attach a function. Asking twice for the same probe gives the one that is there."""
+        kind, function = request["kind"], request["fn_name"]
+        if kind not in _KINDS:
+            raise Fault(
+                "AttachError", f"There is no probe kind {kind!r}. Kinds: {', '.join(_KINDS)}."
+            )
+        where = {key: value for key, value in request["where"].items() if value is not None}
+        spec = (kind, function, *((key, str(where[key])) for key in sorted(where)))
+        for attachment in self.attachments.values():
+            if attachment.spec == spec:
+                return attachment
+        self._load_function(function, _FUNCTION_TYPES[kind])
+        arguments = {k: v.encode() if isinstance(v, str) else v for k, v in where.items()}
+        attach: Callable[..., Any] = self._attach_go_return
+        if kind != "go_return":
+            attach = getattr(self.bpf, f"attach_{kind}")
+        _, complaint, log = _bcc_call(lambda: attach(fn_name=function.encode(), **arguments))
+        if complaint is not None:
+            for _, _, fd in _taken_fds(self.bpf):
+                os.close(fd)
+            raise self._explain(kind, where, complaint, log)
+        kept = self._keep(spec)
+        assert kept is not None, "BCC attached without leaving a file descriptor"
+        return kept
+
+    def attach_usdt(self, enabled: Sequence[usdt.Enabled]) -> List[Dict[str, Any]]:
+        """Attach each probe at all its places. From here on they are ours to close."""
+        told = []
+        for each in enabled:
+            self._load_function(each.function, bcc.BPF.KPROBE)
+            for path, address in each.addresses():
+                where = {"name": path, "addr": address, "pid": each.pid or -1}
+                attach = partial(self.bpf.attach_uprobe, fn_name=each.function.encode(), **where)
+                _, complaint, log = _bcc_call(attach)
+                if complaint is not None:
+                    raise Fault("AttachError", f"Cannot attach to {each.place}.", log=log)
+                # One at a time: BCC would take a second function at one place for the first.
+                attachment = self._keep(("usdt", each.function, each.place, address))
+                assert attachment is not None, "BCC attached without leaving a file descriptor"
+                self._listening[attachment.ident] = each
+                told.append(
+                    {
+                        "attachment": attachment.ident,
+                        "place": each.place,
+                        "fn_name": each.function,
+                    }
+                )
+        return told
+
+    def _attach_go_return(
+        self, fn_name: bytes, name: bytes, sym: bytes, offsets: List[int], pid: int
+    ) -> None:
+        """A uprobe at each of these places in the file.
+
+        Not through BCC's attach_uprobe(addr=), which takes an address or a place in the file,
+        depending on how the program was linked.
+        """
+        fd = self.bpf.load_func(fn_name, bcc.BPF.KPROBE).fd
+        for offset in offsets:
+            event = b"go_%d_%d_%x" % (os.getpid(), next(self._idents), offset)
+            # The last is the semaphore of a USDT probe: none. BCC's Python declares the function
+            # without it.
+            probe = bcc.lib.bpf_attach_uprobe(fd, 0, event, name, offset, pid, ct.c_uint32(0))
+            if probe < 0:
+                error = os.strerror(ct.get_errno())
+                raise OSError(f"the kernel refused the probe at {offset:#x} in the file: {error}")
+            self.bpf.uprobe_fds[event] = probe
+
+    def _explain(self, kind: str, where: Dict[str, Any], complaint: str, log: str) -> Fault:
+        if kind in ("kprobe", "kretprobe") and "event" in where:
+            fault = discover.explain_kprobe(where["event"])
+        elif kind in ("uprobe", "uretprobe", "go_return") and where.get("sym"):
+            fault = discover.explain_uprobe(where["name"], where["sym"], where["pid"])
+        elif kind == "tracepoint" and where["tp"] not in discover.tracepoints("*"):
+            fault = discover.unknown("tracepoint", where["tp"], discover.tracepoints("*"))
+        else:
+            fault = Fault("AttachError", f"Cannot attach a {kind} with {where}: {complaint}")
+        fault.detail.update(complaint=complaint, log=log)
+        return fault
+
+    def _load_function(self, function: str, kind: int) -> None:
+        """Hand a function to the kernel's verifier."""
+        if function not in self.functions:
+            raise Fault(
+                "UnknownName",
+                f"The program has no function {function!r}. It has: {', '.join(self.functions)}.",
+            )
+        _, complaint, log = _bcc_call(lambda: self.bpf.load_func(function.encode(), kind))
+        if complaint is not None:
+            usdt.explain(self.key[0], function, self.key[2])
+            raise Fault(
+                "VerifierError",
+                f"The kernel's verifier refused the function {function}",
+                function=function,
+                complaint=complaint,
+                log=log,
+            )
+
+    def _keep(self, spec: Tuple[Any, ...]) -> Optional[Attachment]:
+        fds = _taken_fds(self.bpf)
+        if not fds:
+            return None
+        attachment = Attachment(next(self._idents), spec, fds)
+        self.attachments[attachment.ident] = attachment
+        return attachment
+
+    def detach(self, ident: Optional[int] = None) -> None:
+        """Detach one attachment, or all."""
+        for key in list(self.attachments) if ident is None else [ident]:
+            attachment = self.attachments.pop(key, None)
+            for kind, name, fd in attachment.fds if attachment else []:
+                _close_probe(kind, name, fd)
+            listening = self._listening.pop(key, None)
+            if listening is not None and listening not in self._listening.values():
+                listening.close()
+
+    def make_idle(self) -> bool:
+        """Detach and empty everything. False when a map cannot be emptied."""
+        self.detach()
+        if not all(maps.can_clear(table) for table in self.maps.values()):
+            return False
+        for stream in self.streams.values():
+            self._drain.remove(stream.ident)
+            stream.reset()
+        for table in self.maps.values():
+            maps.clear(table)
+        return True
+
+    def reuse(self) -> None:
+        """Make an idle program ready again, with streams of new numbers."""
+        _bcc_call(self.bpf._trace_autoload)  # what attaches itself by its name does so again
+        self._keep(("autoloaded",))
+        for stream in self.streams.values():
+            stream.ident = next(self._idents)
+            stream.reset()
+            self._drain.add(stream)
+
+    def close(self) -> None:
+        """Give everything back to the kernel."""
+        self.detach()
+        for stream in self.streams.values():
+            self._drain.remove(stream.ident)
+            stream.close()
+        self.bpf.cleanup()
+        atexit.unregister(self.bpf.cleanup)
