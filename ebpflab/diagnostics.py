@@ -13,7 +13,11 @@ from typing import Any
 
 from ebpflab.errors import CompileError, VerifierError
 
-_CLANG = re.compile(r"^/virtual/main\.c:(\d+):(\d+): (?:fatal )?error: (.*)$", re.MULTILINE)
+_CLANG = re.compile(
+    r"^/virtual/main\.c:(\d+):(\d+): (?:fatal )?error: (.*)$"
+    r"(?:\n(?: *\d+ \| ?)?(.*)$)?",  # the line that it is about; numbered from LLVM 17 on
+    re.MULTILINE,
+)
 _CLANG_ANYWHERE = re.compile(r"^(\S+?):(\d+):(\d+): (?:fatal )?error: (.*)$", re.MULTILINE)
 _LLVM = re.compile(
     r"^(?:Error at line \d+: (.*?)(?: for DAG:.*)?"  # until LLVM 14
@@ -116,12 +120,16 @@ def compile_error(message: str, detail: dict[str, Any], source: str) -> CompileE
     line: int | None = None
     column: int | None = None
     if errors:
-        line, column, what = int(errors[0][0]), int(errors[0][1]), errors[0][2]
-        parts = [
-            f"clang refused the program at line {line}: {what}",
-            _excerpt(source, line, column),
-        ]
-        more = len(errors) - 1
+        what, quoted, more = errors[0][2], errors[0][3], len(errors) - 1
+        line = _readers_line(int(errors[0][0]), quoted, source)
+        if line is None:
+            parts = [f"clang refused the program: {what}", quoted]
+        else:
+            column = int(errors[0][1]) - _inserted(quoted, source.splitlines()[line - 1])
+            parts = [
+                f"clang refused the program at line {line}: {what}",
+                _excerpt(source, line, column),
+            ]
     elif gave_up := _LLVM.search(log):
         # Not with its line: by then BCC's rewriting has moved the lines.
         what, more = (gave_up.group(1) or gave_up.group(2)).rstrip("."), 0
@@ -141,6 +149,28 @@ def compile_error(message: str, detail: dict[str, Any], source: str) -> CompileE
     error = CompileError("\n".join(part for part in parts if part), **detail)
     error.line, error.column, error.log = line, column, log
     return error
+
+
+def _readers_line(line: int, quoted: str, source: str) -> int | None:
+    """The reader's line for the one that clang counts, by the text that clang quotes of it.
+
+    The numbers differ where BCC puts text of its own before the program (the structs of
+    tracepoints); the lines themselves then stand further up in the reader's text.
+    """
+    lines = source.splitlines()
+    if not quoted.strip():
+        return line if 1 <= line <= len(lines) else None
+    alike = [
+        number
+        for number, text in enumerate(lines[:line], start=1)
+        if text.strip() and quoted.strip().endswith(text.strip())
+    ]
+    return alike[-1] if alike else None
+
+
+def _inserted(quoted: str, text: str) -> int:
+    """How many characters stand before the reader's text in the line that clang quotes."""
+    return max(quoted.rstrip().find(text.rstrip()), 0)
 
 
 def verifier_error(message: str, detail: dict[str, Any], source: str) -> VerifierError:

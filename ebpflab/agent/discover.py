@@ -78,6 +78,30 @@ def tracepoints(pattern: str) -> List[str]:
     return sorted(fnmatch.filter(found, pattern))
 
 
+def raw_tracepoints() -> List[str]:
+    """The names of tracepoints without their categories, which is how raw ones are called.
+
+    System calls are left out: theirs are made of the two raw tracepoints sys_enter and sys_exit.
+    """
+    names = [tp.split(":")[1] for tp in tracepoints("*") if not tp.startswith("syscalls:")]
+    return sorted(set(names))
+
+
+_NAMED_TRACEPOINT = re.compile(
+    r"\bTRACEPOINT_PROBE\s*\(\s*(\w+)\s*,\s*(\w+)\s*\)|\bstruct\s+tracepoint__(\w+?)__(\w+)"
+)
+
+
+def named_tracepoints(source: str) -> List[str]:
+    """The tracepoints that a C program names, as ``category:name``.
+
+    >>> named_tracepoints("TRACEPOINT_PROBE(sched, sched_switch) { return 0; }")
+    ['sched:sched_switch']
+    """
+    found = _NAMED_TRACEPOINT.finditer(source)
+    return [f"{m.group(1) or m.group(3)}:{m.group(2) or m.group(4)}" for m in found]
+
+
 def tracepoint_format(tp: str) -> str:
     """The text of a tracepoint's ``format`` file."""
     category, _, name = tp.partition(":")

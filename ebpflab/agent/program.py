@@ -8,6 +8,7 @@ functions may sit on one address, which BCC's own book-keeping loses.
 import atexit
 import ctypes as ct
 import os
+import re
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
@@ -102,6 +103,20 @@ def _bcc_call(function: Callable[[], Any]) -> Tuple[Any, Optional[str], str]:
             return None, str(error), printed.since(mark)
 
 
+class _Compiled(bcc.BPF):  # type: ignore[misc]  # bcc has no types
+    """BCC's object, which attaches nothing while it is made.
+
+    BCC attaches functions by their names in its constructor. If one of several cannot be
+    attached, the constructor raises, and the others stay attached with nobody to detach them.
+    """
+
+    def _trace_autoload(self) -> None:
+        pass
+
+    def attach_by_name(self) -> None:
+        super()._trace_autoload()
+
+
 class Program:
     """One compiled program."""
 
@@ -117,7 +132,7 @@ class Program:
         with _in_memory(readers) as include:
             flags = [*_CFLAGS, *code.cflags, *include, *cflags]
             self.bpf, complaint, self.log = _bcc_call(
-                lambda: _compiler.call(lambda: bcc.BPF(text=code.text.encode(), cflags=flags))
+                lambda: _compiler.call(lambda: _Compiled(text=code.text.encode(), cflags=flags))
             )
         if complaint is not None:
             for function in usdt.complained_of(self.log):
@@ -126,20 +141,41 @@ class Program:
         self.maps = self._find_maps()
         self.layouts = code.layouts
         self.functions = self._find_functions()
-        self._keep(("autoloaded",))
         self._open_streams(code)
+        self._attach_by_name()
+
+    def _attach_by_name(self) -> None:
+        """Attach what says by its name where: ``kprobe__vfs_read``, ``TRACEPOINT_PROBE``."""
+        _, complaint, log = _bcc_call(self.bpf.attach_by_name)
+        self._keep(("by name",))
+        if complaint is not None:
+            self.close()
+            self.log += log
+            raise self._refused(complaint)
 
     def _refused(self, complaint: str) -> Fault:
         if ("file not found" in self.log and "'linux/" in self.log) or "kernel headers" in self.log:
             return Fault(
                 "HeadersError", f"Compiling failed for want of a header. {complaint}", log=self.log
             )
+        for tracepoint in discover.named_tracepoints(self.key[0]):
+            if tracepoint not in discover.tracepoints("*"):
+                return discover.unknown("tracepoint", tracepoint, discover.tracepoints("*"))
+        found = re.search(r"to (kprobe|kretprobe) b?'?([\w.]+)", complaint)
+        if found:
+            return discover.explain_kprobe(found.group(2))
         if "Failed to attach" in complaint:
             return Fault(
                 "AttachError", f"A function attaches itself by its name, and could not: {complaint}"
             )
-        if "Failed to load BPF program" in complaint:
-            return Fault("VerifierError", complaint, log=self.log)
+        found = re.search(r"Failed to load BPF program b?'?(\w+)", complaint)
+        if found:
+            return Fault(
+                "VerifierError",
+                f"The kernel's verifier refused the function {found.group(1)}",
+                complaint=complaint,
+                log=self.log,
+            )
         return Fault("CompileError", complaint, log=self.log)
 
     def _find_maps(self) -> Dict[str, maps.Map]:
@@ -289,6 +325,8 @@ class Program:
             fault = discover.explain_uprobe(where["name"], where["sym"], where["pid"])
         elif kind == "tracepoint" and where["tp"] not in discover.tracepoints("*"):
             fault = discover.unknown("tracepoint", where["tp"], discover.tracepoints("*"))
+        elif kind == "raw_tracepoint" and where["tp"] not in discover.raw_tracepoints():
+            fault = discover.unknown("raw tracepoint", where["tp"], discover.raw_tracepoints())
         else:
             fault = Fault("AttachError", f"Cannot attach a {kind} with {where}: {complaint}")
         fault.detail.update(complaint=complaint, log=log)
@@ -344,12 +382,11 @@ class Program:
 
     def reuse(self) -> None:
         """Make an idle program ready again, with streams of new numbers."""
-        _bcc_call(self.bpf._trace_autoload)  # what attaches itself by its name does so again
-        self._keep(("autoloaded",))
         for stream in self.streams.values():
             stream.ident = next(self._idents)
             stream.reset()
             self._drain.add(stream)
+        self._attach_by_name()
 
     def close(self) -> None:
         """Give everything back to the kernel."""

@@ -49,6 +49,28 @@ def test_an_unknown_tracepoint_gets_its_closest_matches(prog: Program) -> None:
         prog.attach_tracepoint(tp="sched:sched_proces_exec", fn_name="trace")
 
 
+def test_an_unknown_raw_tracepoint_gets_its_closest_matches(prog: Program) -> None:
+    with pytest.raises(UnknownEvent, match="Closest matches: sched_process_exec"):
+        prog.attach_raw_tracepoint(tp="sched_proces_exec", fn_name="trace")
+
+
+@pytest.mark.parametrize(
+    ("source", "closest"),
+    [
+        ("TRACEPOINT_PROBE(sched, sched_swich) { return 0; }", "sched:sched_switch"),
+        ("int kprobe__vfs_raed(void *ctx) { return 0; }", "vfs_read"),
+    ],
+)
+def test_what_attaches_itself_by_a_misspelt_name(lab: Lab, source: str, closest: str) -> None:
+    good = "int kprobe__do_nanosleep(struct pt_regs *ctx) { return 0; }\n"
+    before = lab.run(["ls", "-l", f"/proc/{lab.agent_pid}/fd"]).stdout.count("perf_event")
+    with pytest.raises(UnknownEvent) as caught:
+        lab.load(good + source)
+    assert closest in caught.value.closest
+    after = lab.run(["ls", "-l", f"/proc/{lab.agent_pid}/fd"]).stdout.count("perf_event")
+    assert after == before, "the function with the good name is not left attached"
+
+
 def test_discovery(lab: Lab) -> None:
     assert lab.syscall_name("execve") == "__x64_sys_execve"
     with pytest.raises(UnknownEvent, match=r"no system call 'exxecve'.*execve"):

@@ -69,6 +69,26 @@ def test_clang_points_at_the_column_and_counts_the_rest() -> None:
     assert lines[-1] == "(1 more error; the whole text is in the error's .log)"
 
 
+@pytest.mark.parametrize("gutter", ["", "   14 | "], ids=["LLVM 14", "LLVM 19"])
+def test_lines_that_bcc_puts_before_the_program_are_not_counted(gutter: str) -> None:
+    log = f"/virtual/main.c:14:11: error: use of undeclared identifier 'x'\n{gutter}  u32 a = x;\n"
+    error = diagnostics.compile_error("m", {"log": log}, "//\n//\n  u32 a = x;\n")
+    assert (error.line, error.column) == (3, 11)
+
+
+def test_what_we_put_into_a_line_is_not_counted() -> None:
+    quoted = "BPF_PERCPU_ARRAY(out__lost, u64, 1); BPF_RINGBUF_OUTPUT(out, eight);"
+    log = f"/virtual/main.c:1:62: error: use of undeclared identifier 'eight'\n{quoted}\n"
+    error = diagnostics.compile_error("m", {"log": log}, "BPF_RINGBUF_OUTPUT(out, eight);\n")
+    assert (error.line, error.column) == (1, 25)
+
+
+def test_a_line_that_is_not_the_readers_is_quoted_without_a_number() -> None:
+    log = "/virtual/main.c:3:1: error: redefinition of 'x'\nstruct x { int y; };\n"
+    error = diagnostics.compile_error("m", {"log": log}, "int f;")
+    assert error.line is None and "struct x { int y; };" in str(error)
+
+
 @pytest.mark.parametrize(
     ("what", "cure"),
     [
