@@ -237,7 +237,8 @@ def test_a_forced_uretprobe_ends_the_program(lab: Lab, folder: str) -> None:
             prog.attach_uretprobe(name=path, sym="main.deep", fn_name="on_return")
         assert prog.attached == []
         prog.attach_uretprobe(name=path, sym="main.deep", fn_name="on_return", force=True)
-        done = lab.run([path, "7", "0", "211"])
+        # One goroutine: with several, the dying runtime at times segfaults while it says why.
+        done = lab.run([path, "1", "0", "211"])
     assert done.returncode == 2 and "unexpected return pc" in done.stderr
 
 
