@@ -40,10 +40,19 @@ def _descendants(pid: int) -> set[int]:
     return found
 
 
+def _runs(pid: int) -> bool:
+    """Whether a process is there. One that has ended may wait for init to read its status."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return state not in "ZX"
+
+
 def _wait_for_end(pids: set[int], seconds: float) -> set[int]:
     deadline = time.monotonic() + seconds
     while pids and time.monotonic() < deadline:
-        pids = {pid for pid in pids if Path(f"/proc/{pid}").exists()}
+        pids = {pid for pid in pids if _runs(pid)}
         time.sleep(0.05)
     return pids
 
