@@ -134,7 +134,7 @@ class Lab:
                 f" {loaded['headers']['headers']}, which is safe for uprobes and tracepoints."
             )
         self._hello["headers"] = loaded["headers"]["headers"]
-        program = Program(self, self._connection, ident, text, loaded)
+        program = Program(self, self._connection, ident, text, loaded, contexts)
         cells.adopt(program)
         return program
 

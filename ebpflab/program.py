@@ -7,6 +7,7 @@ reference guide carry over line by line.
 from __future__ import annotations
 
 import weakref
+from collections.abc import Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +31,13 @@ class Program:
     """
 
     def __init__(
-        self, lab: Lab, connection: Connection, ident: int, source: str, loaded: Answer
+        self,
+        lab: Lab,
+        connection: Connection,
+        ident: int,
+        source: str,
+        loaded: Answer,
+        usdt_contexts: Sequence[dict[str, Any]] = (),
     ) -> None:
         self.lab, self.source = lab, source
         self.functions: list[str] = loaded["functions"]
@@ -39,13 +46,10 @@ class Program:
         self.compiled: bool = loaded["compiled"]
         """False when the same text was compiled earlier in this lab."""
         self._connection, self._ident = connection, ident
-        # What attaches itself by its name (TRACEPOINT_PROBE, kprobe__...), and USDT probes.
-        self._attached: dict[int, str] = {
-            int(ident): ", ".join(names) for ident, names in loaded["attached"].items()
-        } | {
-            each["attachment"]: f"usdt {each['place']} -> {each['fn_name']}"
-            for each in loaded["usdt"]
-        }
+        self._usdt_contexts = usdt_contexts
+        self._asked: list[dict[str, Any]] = []  # to attach, each once, in order
+        self._detached = False
+        self._attached: dict[int, str] = _attached_by_load(loaded)
         attrs = {**lab.attrs, **({} if loaded["headers"]["matching"] else loaded["headers"])}
         self._maps = {each["name"]: self._make_map(each, attrs) for each in loaded["maps"]}
         self._messages = None
@@ -179,14 +183,12 @@ class Program:
                 f"The program has no function {fn_name!r}. It has:"
                 f" {have}.{suggest(fn_name, self.functions)}"
             )
+        asked = {"kind": kind, "fn_name": fn_name, "where": where}
         answer = self._connection.request(
-            "attach",
-            c_source=self.source,
-            program=self._ident,
-            kind=kind,
-            fn_name=fn_name,
-            where=where,
+            "attach", c_source=self.source, program=self._ident, **asked
         )
+        if asked not in self._asked:
+            self._asked.append(asked)
         place = (
             where.get("event")
             or where.get("tp")
@@ -202,9 +204,25 @@ class Program:
     # -- ending ------------------------------------------------------------------------------
 
     def detach(self) -> None:
-        """Take all probes away. Maps and streams stay readable."""
+        """Take all probes away. Maps and streams stay readable; see `attach_again`."""
         self._connection.request("detach", program=self._ident)
         self._attached.clear()
+        self._detached = True
+
+    def attach_again(self) -> None:
+        """Attach once more all that was ever attached, after a `detach`. Else nothing happens.
+
+        Raises what attaching raises, for instance when a traced process has ended meanwhile.
+        """
+        if not self._detached:
+            return
+        again = self._connection.request(
+            "attach_again", program=self._ident, usdt_contexts=self._usdt_contexts
+        )
+        self._attached.update(_attached_by_load(again))
+        self._detached = False
+        for asked in list(self._asked):
+            self._attach(asked["kind"], asked["fn_name"], **asked["where"])
 
     def close(self) -> None:
         """Detach and give the program back. Rows that have arrived stay readable."""
@@ -232,6 +250,15 @@ class Program:
     def __repr__(self) -> str:
         state = "closed" if self.closed else "; ".join(self.attached) or "not attached"
         return f"<Program {', '.join(self.functions)}: {state}>"
+
+
+def _attached_by_load(loaded: Answer) -> dict[int, str]:
+    """What attaches itself by its name (TRACEPOINT_PROBE, kprobe__...), and USDT probes."""
+    by_name = {int(ident): ", ".join(names) for ident, names in loaded["attached"].items()}
+    usdt = {
+        each["attachment"]: f"usdt {each['place']} -> {each['fn_name']}" for each in loaded["usdt"]
+    }
+    return by_name | usdt
 
 
 def _let_go(connection: Connection, ident: int, streams: list[EventSource]) -> None:

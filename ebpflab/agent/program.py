@@ -142,9 +142,9 @@ class Program:
         self.layouts = code.layouts
         self.functions = self._find_functions()
         self._open_streams(code)
-        self._attach_by_name()
+        self.attach_by_name()
 
-    def _attach_by_name(self) -> None:
+    def attach_by_name(self) -> None:
         """Attach what says by its name where: ``kprobe__vfs_read``, ``TRACEPOINT_PROBE``."""
         _, complaint, log = _bcc_call(self.bpf.attach_by_name)
         self._keep(("by name",))
@@ -386,7 +386,7 @@ class Program:
             stream.ident = next(self._idents)
             stream.reset()
             self._drain.add(stream)
-        self._attach_by_name()
+        self.attach_by_name()
 
     def close(self) -> None:
         """Give everything back to the kernel."""

@@ -65,6 +65,19 @@ class Programs:
         except KeyError:
             raise Fault("AgentFault", f"there is no program {ident} in this session") from None
 
+    def attach_again(self, ident: int, usdt_contexts: Sequence[Dict[str, Any]]) -> Dict[str, Any]:
+        """Attach, after `detach`, what was attached by being loaded: by its name, and USDT."""
+        program = self[ident]
+        enabled = usdt.enable(usdt_contexts)
+        try:
+            program.attach_by_name()
+            attached = program.attach_usdt(enabled)
+        except BaseException:
+            program.detach()
+            usdt.close(enabled)
+            raise
+        return {"usdt": attached, **program.describe()}
+
     def close(self, ident: int) -> None:
         program = self._loaded.pop(ident, None)
         if program is None:

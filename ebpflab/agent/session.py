@@ -166,6 +166,9 @@ class Session:
         attachment = self._programs[request["program"]].attach(request)
         return {"attachment": attachment.ident}
 
+    def op_attach_again(self, request: wire.Message) -> Reply:
+        return self._programs.attach_again(request["program"], request["usdt_contexts"])
+
     def op_detach(self, request: wire.Message) -> Reply:
         self._programs[request["program"]].detach(request.get("attachment"))
         return {}

@@ -208,3 +208,18 @@ def test_the_same_text_is_compiled_once_and_starts_empty(lab: Lab, program: str)
             assert len(prog["calls"].frame()) == 5
             assert list(prog["seen"].frame()["value"]) == [1] * 5
             assert list(prog["total"].frame()["value"]) == [0, 5]
+
+
+def test_what_was_detached_is_attached_again(lab: Lab, program: str) -> None:
+    with lab.load(RING) as prog:
+        prog.attach_uprobe(name=program, sym="work", fn_name="on_work")
+        attached = prog.attached
+        prog.attach_again()  # nothing was detached: nothing happens
+        assert prog.attached == attached
+        prog.detach()
+        assert prog.attached == []
+        lab.run([program, "5"])
+        prog.attach_again()
+        assert prog.attached == attached
+        lab.run([program, "11"])
+        assert len(prog["calls"].frame()) == 11

@@ -183,6 +183,19 @@ def test_a_program_is_compiled_once_and_attached_anew(lab: Lab, folder: str) -> 
         lab.load(source).attach_uprobe(name=path, sym="main", fn_name="on_step")
 
 
+def test_detached_and_attached_again(lab: Lab, folder: str) -> None:
+    usdt = lab.usdt(f"{folder}/usdt_loop")
+    usdt.enable_probe(probe="step", fn_name="on_step")
+    with lab.load(STEPS, usdt_contexts=[usdt]) as prog:
+        attached = prog.attached
+        prog.detach()
+        lab.run([f"{folder}/usdt_loop", "5"])
+        prog.attach_again()
+        assert prog.attached == attached
+        lab.run([f"{folder}/usdt_loop", "7"])
+        assert len(prog["steps"].frame()) == 7
+
+
 def test_the_books_program_repaired(lab: Lab, folder: str) -> None:
     usdt = lab.usdt(path=f"{folder}/hello_usdt")
     usdt.enable_probe(probe="probe_main", fn_name="on_hit")

@@ -36,3 +36,20 @@ def test_an_lsm_probe_is_gone_after_close(lab: Lab) -> None:
             prog.attach_kprobe(event="bpf_prog_load", fn_name=prog.functions[0])
             assert list(hook["asked"].frame()["value"]) == [1]
         assert lab.run(["/usr/sbin/bpftool", "link", "list"]).stdout == before
+
+
+def test_what_attaches_itself_is_attached_again(lab: Lab) -> None:
+    source = """
+    BPF_ARRAY(started, u64, 1);
+    TRACEPOINT_PROBE(sched, sched_process_exec) { started.increment(0); return 0; }
+    """
+    with lab.load(source) as prog:
+        attached = prog.attached
+        prog.detach()
+        for _ in range(3):
+            lab.run(["/bin/true"])
+        prog.attach_again()
+        assert prog.attached == attached
+        for _ in range(7):
+            lab.run(["/bin/true"])
+        assert list(prog["started"].frame()["value"]) == [7]
