@@ -15,7 +15,9 @@
 
 from ebpflab.golang import GoRuntime
 from ebpflab.lab import Completed, Lab, Workload
+from ebpflab.perf import PerfHWConfig, PerfSWConfig, PerfType
 from ebpflab.program import Program
+from ebpflab.stacks import StackTable
 from ebpflab.streams import Messages, Stream
 from ebpflab.tables import Table
 from ebpflab.usdt import USDT
@@ -26,7 +28,11 @@ __all__ = [
     "GoRuntime",
     "Lab",
     "Messages",
+    "PerfHWConfig",
+    "PerfSWConfig",
+    "PerfType",
     "Program",
+    "StackTable",
     "Stream",
     "Table",
     "Workload",

@@ -11,17 +11,18 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from ebpflab import frames, golang
+from ebpflab import frames, golang, perf
 from ebpflab.connection import Answer, Connection
 from ebpflab.errors import UnknownName, suggest
 from ebpflab.progress import notice
+from ebpflab.stacks import StackTable
 from ebpflab.streams import EventSource, Messages, Stream
 from ebpflab.tables import Table
 
 if TYPE_CHECKING:
     from ebpflab.lab import Lab
 
-_PERF_EVENT_ARRAY = 4  # enum bpf_map_type
+_PERF_EVENT_ARRAY, _STACK_TRACE = 4, 7  # enum bpf_map_type
 
 
 class Program:
@@ -64,7 +65,8 @@ class Program:
 
     def _make_map(self, described: dict[str, Any], attrs: dict[str, Any]) -> Stream | Table:
         if described["stream"] is None:
-            return Table(self._ident, described, self._connection, attrs)
+            kind = StackTable if described["type"] == _STACK_TRACE else Table
+            return kind(self._ident, described, self._connection, attrs)
         layout = frames.layout_of(described["value"], described["value_size"], "data")
         if not layout.described:
             notice(
@@ -176,6 +178,35 @@ class Program:
         offsets = binary.returns(sym, self.lab.arch)
         self._attach("go_return", fn_name, name=binary.path, sym=sym, offsets=offsets, pid=pid)
 
+    def attach_perf_event(
+        self,
+        ev_type: int = -1,
+        ev_config: int = -1,
+        fn_name: str = "",
+        sample_period: int = 0,
+        sample_freq: int = 0,
+        pid: int = -1,
+        cpu: int = -1,
+    ) -> None:
+        """Run ``fn_name`` ``sample_freq`` times a second, or each ``sample_period`` events.
+
+        ``ev_type`` and ``ev_config`` are a `PerfType` and a `PerfSWConfig` or `PerfHWConfig`;
+        ``pid`` is one process with all its threads and later children, -1 for all; ``cpu`` one
+        CPU, -1 for all. The period of a clock is in nanoseconds. BCC's ``group_fd`` is left out:
+        a descriptor of the agent means nothing here. Raises AttachError when the
+        machine has no such counter, and for a clock of more than 10,000 samples a second.
+        Source: perf_event_open(2).
+
+        >>> prog.attach_perf_event(                                   # doctest: +SKIP
+        ...     ev_type=PerfType.SOFTWARE, ev_config=PerfSWConfig.CPU_CLOCK,
+        ...     fn_name="on_sample", sample_freq=99)
+        """
+        event = (int(ev_type), int(ev_config), sample_period, sample_freq)
+        perf.check_rate(*event)
+        names = ("ev_type", "ev_config", "sample_period", "sample_freq")
+        where = dict(zip(names, event, strict=True))
+        self._attach("perf_event", fn_name, **where, pid=pid, cpu=cpu)
+
     def _attach(self, kind: str, fn_name: str, **where: Any) -> None:
         if fn_name not in self.functions:
             have = ", ".join(self.functions) or "none"
@@ -189,12 +220,7 @@ class Program:
         )
         if asked not in self._asked:
             self._asked.append(asked)
-        place = (
-            where.get("event")
-            or where.get("tp")
-            or f"{where['name']}:{where.get('sym') or where.get('addr')}"
-        )
-        self._attached[answer["attachment"]] = f"{kind} {place} -> {fn_name}"
+        self._attached[answer["attachment"]] = f"{kind} {_place(where)} -> {fn_name}"
 
     @property
     def attached(self) -> list[str]:
@@ -259,6 +285,16 @@ def _attached_by_load(loaded: Answer) -> dict[int, str]:
         each["attachment"]: f"usdt {each['place']} -> {each['fn_name']}" for each in loaded["usdt"]
     }
     return by_name | usdt
+
+
+def _place(where: dict[str, Any]) -> str:
+    """Where a probe is, in words."""
+    if "ev_type" in where:
+        of = f" in process {where['pid']}" if where["pid"] > 0 else ""
+        event = ("ev_type", "ev_config", "sample_period", "sample_freq")
+        return perf.describe(*(where[name] for name in event)) + of
+    one = where.get("event") or where.get("tp")
+    return one or f"{where['name']}:{where.get('sym') or where.get('addr')}"
 
 
 def _let_go(connection: Connection, ident: int, streams: list[EventSource]) -> None:

@@ -38,9 +38,7 @@ class Table:
             columns["cpu"] = cpus
         for name, column in frames.columns(values, self._value).items():
             columns[f"{name}_value" if name in columns else name] = column
-        frame = pd.DataFrame(columns)
-        frame.attrs.update(self._attrs, end=pd.Timestamp.now(tz="UTC"))
-        return frame
+        return self._labelled(pd.DataFrame(columns))
 
     def histogram(self, scale: str = "log2") -> pd.DataFrame:
         """The buckets of a ``BPF_HISTOGRAM``: an IntervalIndex ``bucket`` and a column ``count``.
@@ -56,9 +54,7 @@ class Table:
                 f"{self.name!r} is not a histogram: its key and value must be integers, and are"
                 f" {self._key.dtype} and {self._value.dtype}. Declare it with BPF_HISTOGRAM."
             )
-        frame = frames.histogram(keys, values, scale)
-        frame.attrs.update(self._attrs, end=pd.Timestamp.now(tz="UTC"))
-        return frame
+        return self._labelled(frames.histogram(keys, values, scale))
 
     def clear(self) -> None:
         """Delete every entry of a hash, set every value of an array to zero."""
@@ -66,6 +62,11 @@ class Table:
 
     def __repr__(self) -> str:
         return f"<Table {self.name!r}>"
+
+    def _labelled(self, frame: pd.DataFrame) -> pd.DataFrame:
+        """``frame``, knowing where and when it comes from."""
+        frame.attrs.update(self._attrs, end=pd.Timestamp.now(tz="UTC"))
+        return frame
 
     def _read(self) -> tuple[frames.Records, frames.Records, frames.Records | None]:
         answer = self._connection.request("table", program=self._program, name=self.name)

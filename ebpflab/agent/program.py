@@ -18,6 +18,7 @@ import bccfix  # noqa: F401  it puts BCC right
 import discover
 import guarded
 import maps
+import perf
 import usdt
 from faults import Fault, printed
 from instrument import LAYOUT_SUFFIX, LOST_SUFFIX, Instrumented, instrument
@@ -25,7 +26,6 @@ from streams import Drain, PerfStream, RingStream, Stream
 
 # A call to a function that does not exist is only a warning in C, and an obscure error later.
 _CFLAGS = ["-Werror=implicit-function-declaration"]
-_KINDS = ("kprobe", "kretprobe", "tracepoint", "raw_tracepoint", "uprobe", "uretprobe", "go_return")
 _FUNCTION_TYPES = {
     "kprobe": bcc.BPF.KPROBE,
     "kretprobe": bcc.BPF.KPROBE,
@@ -34,6 +34,7 @@ _FUNCTION_TYPES = {
     "go_return": bcc.BPF.KPROBE,
     "tracepoint": bcc.BPF.TRACEPOINT,
     "raw_tracepoint": bcc.BPF.RAW_TRACEPOINT,
+    "perf_event": bcc.BPF.PERF_EVENT,
 }
 _compiler = guarded.Guard()
 os.environ.setdefault("BCC_PROBE_LIMIT", "1000000")  # we count nothing of ours against it
@@ -61,6 +62,9 @@ def _taken_fds(bpf: Any) -> List[Tuple[str, bytes, int]]:
         held = getattr(bpf, f"{kind}_fds", {})
         taken += [(kind, name, fd) for name, fd in held.items()]
         held.clear()
+    for event, opened in bpf.open_perf_events.items():
+        taken += [("perf_event", b"type %d, config %d" % event, fd) for fd in opened.values()]
+    bpf.open_perf_events.clear()
     return taken
 
 
@@ -252,10 +256,9 @@ class Program:
     def attach(self, request: Dict[str, Any]) -> Attachment:
         """Attach a function. Asking twice for the same probe gives the one that is there."""
         kind, function = request["kind"], request["fn_name"]
-        if kind not in _KINDS:
-            raise Fault(
-                "AttachError", f"There is no probe kind {kind!r}. Kinds: {', '.join(_KINDS)}."
-            )
+        if kind not in _FUNCTION_TYPES:
+            kinds = ", ".join(_FUNCTION_TYPES)
+            raise Fault("AttachError", f"There is no probe kind {kind!r}. Kinds: {kinds}.")
         where = {key: value for key, value in request["where"].items() if value is not None}
         spec = (kind, function, *((key, str(where[key])) for key in sorted(where)))
         for attachment in self.attachments.values():
@@ -263,9 +266,11 @@ class Program:
                 return attachment
         self._load_function(function, _FUNCTION_TYPES[kind])
         arguments = {k: v.encode() if isinstance(v, str) else v for k, v in where.items()}
-        attach: Callable[..., Any] = self._attach_go_return
-        if kind != "go_return":
-            attach = getattr(self.bpf, f"attach_{kind}")
+        own: Dict[str, Callable[..., Any]] = {
+            "go_return": self._attach_go_return,
+            "perf_event": self._attach_perf_event,
+        }
+        attach = own.get(kind) or getattr(self.bpf, f"attach_{kind}")
         _, complaint, log = _bcc_call(lambda: attach(fn_name=function.encode(), **arguments))
         if complaint is not None:
             for _, _, fd in _taken_fds(self.bpf):
@@ -318,6 +323,12 @@ class Program:
                 raise OSError(f"the kernel refused the probe at {offset:#x} in the file: {error}")
             self.bpf.uprobe_fds[event] = probe
 
+    def _attach_perf_event(self, fn_name: bytes, **where: int) -> None:
+        fd = self.bpf.load_func(fn_name, bcc.BPF.PERF_EVENT).fd
+        opened: Dict[Any, int] = {}
+        self.bpf.open_perf_events[where["ev_type"], where["ev_config"]] = opened
+        perf.attach(fd, opened, where)
+
     def _explain(self, kind: str, where: Dict[str, Any], complaint: str, log: str) -> Fault:
         if kind in ("kprobe", "kretprobe") and "event" in where:
             fault = discover.explain_kprobe(where["event"])
@@ -327,6 +338,8 @@ class Program:
             fault = discover.unknown("tracepoint", where["tp"], discover.tracepoints("*"))
         elif kind == "raw_tracepoint" and where["tp"] not in discover.raw_tracepoints():
             fault = discover.unknown("raw tracepoint", where["tp"], discover.raw_tracepoints())
+        elif kind == "perf_event":
+            fault = perf.explain(where, complaint, log)
         else:
             fault = Fault("AttachError", f"Cannot attach a {kind} with {where}: {complaint}")
         fault.detail.update(complaint=complaint, log=log)

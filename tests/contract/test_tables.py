@@ -76,6 +76,30 @@ def test_linear_histogram(prog) -> None:  # type: ignore[no-untyped-def]
     assert list(frame["count"][:64]) == [1] * 64
 
 
+def test_stacks_begin_where_they_were(lab: Lab, program: str) -> None:
+    source = r"""
+    #include <uapi/linux/ptrace.h>
+    BPF_STACK_TRACE(stacks, 1024);
+    BPF_HASH(counts, int, u64);
+    BPF_ARRAY(place, u64, 1);
+    int on_work(struct pt_regs *ctx) {
+      u64 here = PT_REGS_IP(ctx);
+      place.update(&(int){0}, &here);
+      counts.increment(stacks.get_stackid(ctx, BPF_F_USER_STACK));
+      return 0;
+    }
+    """
+    with lab.load(source) as prog:
+        prog.attach_uprobe(name=program, sym="work", fn_name="on_work")
+        assert prog["stacks"].frame().empty
+        lab.run([program, "31"])
+        counts, stacks = prog["counts"].frame(), prog["stacks"].frame()
+        here = prog["place"].frame()["value"][0]
+    assert list(counts["value"]) == [31]
+    assert list(stacks["stack_id"]) == list(counts["key"])
+    assert stacks["addresses"][0][0] == here
+
+
 def test_what_is_no_histogram_says_so(prog) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(ProgramError, match="not a histogram"):
         prog["by_key"].histogram()
