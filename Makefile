@@ -9,7 +9,7 @@ MYPY_FOLDER := MYPYPATH=. ../../$(BIN)/mypy --config-file ../../pyproject.toml \
 NOTEBOOKS := $(wildcard notebooks/*.ipynb)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lab test check vm clean
+.PHONY: help setup lab test check vm book clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z]*\):.*## /  make \1	/p' Makefile | expand -t 16
@@ -38,6 +38,11 @@ endif
 
 vm: ## build the guest that is traced where this kernel cannot be
 	@$(SETUP) vm
+
+book: ## run every chapter, and make a site of them in build/book
+	@$(SETUP) book
+	@$(BIN)/sphinx-build -W --keep-going -c book . build/book
+	@echo "The book: build/book/index.html"
 
 clean: ## remove .venv and every cache in this folder (not the guest: `ebpflab vm rm`)
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist

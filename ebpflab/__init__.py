@@ -13,6 +13,8 @@
 >>> prog["events"].frame()                                            # doctest: +SKIP
 """
 
+from typing import TYPE_CHECKING
+
 from ebpflab.golang import GoRuntime
 from ebpflab.lab import Completed, Lab, Workload
 from ebpflab.perf import PerfHWConfig, PerfSWConfig, PerfType
@@ -21,6 +23,9 @@ from ebpflab.stacks import StackTable
 from ebpflab.streams import Messages, Stream
 from ebpflab.tables import Table
 from ebpflab.usdt import USDT
+
+if TYPE_CHECKING:
+    from IPython.core.interactiveshell import InteractiveShell
 
 __all__ = [
     "USDT",
@@ -37,3 +42,10 @@ __all__ = [
     "Table",
     "Workload",
 ]
+
+
+def load_ipython_extension(shell: "InteractiveShell") -> None:
+    """``%load_ext ebpflab``: the cell magic ``%%bpf`` and tab completion of probe names."""
+    from ebpflab import notebook
+
+    notebook.load(shell)

@@ -26,6 +26,8 @@ A fault crosses the wire as ``{"type": <class name>, "message": ..., "detail": {
 from __future__ import annotations
 
 import difflib
+import linecache
+import traceback
 from collections.abc import Iterable
 from typing import Any
 
@@ -36,6 +38,20 @@ class EbpflabError(Exception):
     def __init__(self, message: str, **detail: Any) -> None:
         super().__init__(message)
         self.detail = detail
+
+    def _render_traceback_(self) -> list[str]:
+        """What a notebook shows: the reader's line and the message, not the way through our code.
+
+        A hook of IPython (`InteractiveShell.showtraceback`).
+        """
+        lines = [
+            f", at line {number} of the cell: {text}"
+            for frame, number in traceback.walk_tb(self.__traceback__)
+            if frame.f_globals.get("__name__") == "__main__"
+            and (text := linecache.getline(frame.f_code.co_filename, number).strip())
+            and not text.startswith("get_ipython()")  # a magic: its line is not what was written
+        ]
+        return [f"{type(self).__name__}{lines[-1] if lines else ''}", "", str(self)]
 
 
 class TargetError(EbpflabError):

@@ -18,7 +18,7 @@ from typing import Any
 
 import pandas as pd
 
-from ebpflab import cells
+from ebpflab import cells, rich
 from ebpflab.connection import Connection
 from ebpflab.errors import ProgramError
 from ebpflab.features import HOSTING, features_frame
@@ -74,6 +74,7 @@ class Lab:
         self.agent_pid: int = hello["pid"]
         self._hello = hello
         self._idents = itertools.count(1)
+        self._programs: weakref.WeakSet[Program] = weakref.WeakSet()
         if why:
             notice(why)
         cells.adopt(self)
@@ -135,6 +136,7 @@ class Lab:
             )
         self._hello["headers"] = loaded["headers"]["headers"]
         program = Program(self, self._connection, ident, text, loaded, contexts)
+        self._programs.add(program)
         cells.adopt(program)
         return program
 
@@ -270,6 +272,18 @@ class Lab:
             f"<Lab {self.target!r}: Linux {self.kernel} {self.arch}, BCC {self.bcc_version}"
             f"{borrowed}{state}>"
         )
+
+    def _repr_html_(self) -> str:
+        """Which machine is traced, and which programs are there; for notebooks."""
+        facts = [
+            ("kernel", f"Linux {self.kernel} {self.arch}"),
+            ("BCC", self.bcc_version),
+            ("kernel headers", self._hello.get("headers") or ""),
+        ]
+        card = rich.card(f"Lab {self.target!r}{', closed' if self.closed else ''}", facts)
+        open_ones = [program for program in self._programs if not program.closed]
+        rows = [(", ".join(p.functions), "; ".join(p.attached) or "-") for p in open_ones]
+        return card + rich.table(["program", "attached"], rows)
 
 
 class Workload:

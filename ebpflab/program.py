@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from ebpflab import frames, golang, perf
+from ebpflab import frames, golang, perf, rich
 from ebpflab.connection import Answer, Connection
 from ebpflab.errors import UnknownName, suggest
 from ebpflab.progress import notice
@@ -276,6 +276,24 @@ class Program:
     def __repr__(self) -> str:
         state = "closed" if self.closed else "; ".join(self.attached) or "not attached"
         return f"<Program {', '.join(self.functions)}: {state}>"
+
+    def _repr_html_(self) -> str:
+        """What is attached, its hits and cost, and what has arrived; for notebooks."""
+        tables = [name for name, each in self._maps.items() if isinstance(each, Table)]
+        facts = [
+            ("functions", ", ".join(self.functions)),
+            ("tables", ", ".join(tables)),
+            *((f"stream {s.name}", f"{len(s):,} rows, {s.lost:,} lost") for s in self._streams),
+        ]
+        state = "closed" if self.closed else "attached" if self._attached else "not attached"
+        card = rich.card(f"Program, {state}", facts)
+        if not self._attached or self._connection.lost is not None:
+            return card
+        rows = [each.rpartition(" -> ")[::2] for each in self.attached]
+        return card + rich.table(["attached to", "function"], rows)
+
+    def _ipython_key_completions_(self) -> list[str]:
+        return list(self._maps)
 
 
 def _attached_by_load(loaded: Answer) -> dict[int, str]:

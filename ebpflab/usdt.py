@@ -43,6 +43,12 @@ class USDT:
             self._enabled.append(wanted)
 
     @property
+    def probes(self) -> list[str]:
+        """What can be enabled, as ``provider:name``."""
+        rows = self._connection.request("usdt_probes", path=self.path)["probes"]
+        return list(dict.fromkeys(f"{row['provider']}:{row['probe']}" for row in rows))
+
+    @property
     def enabled(self) -> list[str]:
         """What is enabled, as ``provider:name -> function``."""
         return [f"{probe} -> {function}" for probe, function in self._enabled]

@@ -1,9 +1,10 @@
-"""Set up this machine: ``python3 -B provision/host setup | lab | vm | test | tools``.
+"""Set up this machine: ``python3 -B provision/host setup | lab | vm | test | book | tools``.
 
     setup   system packages, .venv, and the guest where this kernel cannot be traced
     lab     the same, then JupyterLab on notebooks/
     vm      the same as setup, with the guest in any case
     test    the same as vm, with compilers and a browser for the tests
+    book    the same as vm, with sphinx, and a browser that draws the diagrams
     tools   .venv alone, with what `make check` needs
 
 Each step looks first and does nothing where nothing is missing, so that a second `make lab`
@@ -30,6 +31,9 @@ from stop import Stop, say
 REPOSITORY = Path(__file__).resolve().parents[2]
 OLDEST_PYTHON = (3, 11)
 
+# What `pip install` of ebpflab is asked for beside JupyterLab.
+EXTRAS = {"test": ("lab", "dev"), "tools": ("lab", "dev"), "book": ("lab", "dev", "book")}
+
 BY_HAND = """\
 {system} is not a system this set-up knows; it installs packages on Debian and Ubuntu only.
 On another Linux, install these with its package manager, as it calls them:
@@ -47,7 +51,7 @@ choice), and open the address it prints through a forwarded port: ssh -L 8888:12
 
 def main() -> int:
     goal = sys.argv[1] if len(sys.argv) == 2 else ""
-    if goal not in ("setup", "lab", "vm", "test", "tools"):
+    if goal not in ("setup", "lab", "vm", "test", "book", "tools"):
         print(__doc__, file=sys.stderr)
         return 2
     os.chdir(REPOSITORY)
@@ -67,13 +71,15 @@ def prepare(goal: str) -> None:
     require_debian()
     testing = goal == "test"
     packages.ensure(packages.for_venv())
-    environment.ensure(REPOSITORY, ("lab", "dev") if goal in ("test", "tools") else ("lab",))
+    environment.ensure(REPOSITORY, EXTRAS.get(goal, ("lab",)))
     if goal == "tools":
         return
-    packages.ensure(packages.for_tracing(testing) + (packages.for_tests() if testing else []))
-    if testing and not shutil.which("chromium"):
-        install_browser()
-    prepare_guest(always=goal in ("vm", "test"))
+    packages.ensure(packages.for_tracing(testing) + (packages.FOR_TESTS if testing else []))
+    if goal in ("test", "book"):
+        packages.ensure(packages.for_browser())
+        if not shutil.which("chromium"):
+            install_browser()
+    prepare_guest(always=goal in ("vm", "test", "book"))
     if goal == "lab":
         server.serve(REPOSITORY)
     say("Everything is set up.")

@@ -54,10 +54,10 @@ def system_name() -> str:
     return found.group(1) if found else platform.system()
 
 
-def for_tests() -> list[Package]:
+def for_browser() -> list[Package]:
     if system_name().startswith("Ubuntu"):  # where chromium is a snap
-        return FOR_TESTS
-    return [*FOR_TESTS, Package("chromium", "drives the notebooks as a reader would")]
+        return []
+    return [Package("chromium", "opens the notebooks as a reader would")]
 
 
 def for_venv() -> list[Package]:

@@ -1,105 +1,28 @@
-"""A JupyterLab of our own on loopback, and Debian's Chromium to look at it with.
-
-Nothing is shared with a JupyterLab that the developer may have open: settings, runtime files and
-the notebooks themselves are copies under the test's folder.
-"""
+"""What each browser test gets: the chapters in a JupyterLab, and a page to open them in."""
 
 from __future__ import annotations
 
-import json
-import os
-import secrets
 import shutil
-import socket
-import subprocess
-import sys
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Page, sync_playwright
+from our_jupyterlab import browsing, serving
+from playwright.sync_api import Page
 
-CHROMIUM = Path("/usr/bin/chromium")
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
-_FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-_SETTINGS = {
-    # No question about news on the first start, and every cell in the page, seen or not.
-    "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
-    "notebook-extension/tracker": {"windowingMode": "none"},
-}
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def _wait_until_it_serves(url: str, server: subprocess.Popen[bytes], log: Path) -> None:
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        assert server.poll() is None, log.read_text()
-        try:
-            urllib.request.urlopen(url, timeout=5).close()
-            return
-        except (urllib.error.URLError, ConnectionError, TimeoutError):
-            time.sleep(0.2)
-    raise AssertionError(f"JupyterLab did not serve within a minute:\n{log.read_text()}")
 
 
 @pytest.fixture
 def jupyterlab(tmp_path: Path) -> Iterator[str]:
     """The address of a running JupyterLab, up to where a path and the token go: ``{}``."""
-    for name, settings in _SETTINGS.items():
-        file = tmp_path / "settings" / "@jupyterlab" / f"{name}.jupyterlab-settings"
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps(settings))
     shutil.copytree(NOTEBOOKS, tmp_path / "notebooks")
-    environment = {
-        **os.environ,
-        "EBPFLAB_TARGET": "vm",
-        "JUPYTER_CONFIG_DIR": str(tmp_path / "config"),
-        "JUPYTER_RUNTIME_DIR": str(tmp_path / "runtime"),
-        "JUPYTERLAB_SETTINGS_DIR": str(tmp_path / "settings"),
-        "JUPYTERLAB_WORKSPACES_DIR": str(tmp_path / "workspaces"),
-    }
-    port, token, log = _free_port(), secrets.token_hex(16), tmp_path / "server.log"
-    command = [
-        *(sys.executable, "-m", "jupyterlab", "--no-browser", "--expose-app-in-browser"),
-        *("--ServerApp.ip=127.0.0.1", f"--ServerApp.port={port}", "--ServerApp.port_retries=0"),
-        *(f"--IdentityProvider.token={token}", f"--ServerApp.root_dir={tmp_path / 'notebooks'}"),
-        *(["--allow-root"] if os.geteuid() == 0 else []),
-    ]
-    with log.open("wb") as output:
-        server = subprocess.Popen(command, env=environment, stdout=output, stderr=subprocess.STDOUT)
-    try:
-        address = f"http://127.0.0.1:{port}"
-        _wait_until_it_serves(f"{address}/api?token={token}", server, log)
-        yield f"{address}{{}}?token={token}"
-    finally:
-        server.terminate()  # ends its kernels as well
-        try:
-            server.wait(20)
-        except subprocess.TimeoutExpired:
-            server.kill()
-            server.wait()
+    with serving(tmp_path / "notebooks", tmp_path, EBPFLAB_TARGET="vm") as address:
+        yield address
 
 
 @pytest.fixture
 def page(tmp_path: Path) -> Iterator[Page]:
     """A tab in a Chromium that knows nothing."""
-    assert CHROMIUM.exists(), "Chromium is missing: sudo apt-get install chromium"
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch_persistent_context(
-            tmp_path / "profile",
-            executable_path=CHROMIUM,
-            args=_FLAGS,
-            viewport={"width": 1400, "height": 1000},
-        )
-        page = browser.pages[0]
-        page.set_default_timeout(60_000)
+    with browsing(tmp_path) as page:
         yield page
-        browser.close()

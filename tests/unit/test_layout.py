@@ -22,6 +22,7 @@ ROOMS = (
     "errors diagnostics",
     "agent",
     "progress",
+    "rich",
     "features",
     "sudo",
     "targets.base",
@@ -40,7 +41,7 @@ ROOMS = (
     "program",
     "cells",
     "lab",
-    "plots",
+    "notebook",
     "plots",
     "cli",
 )
