@@ -15,6 +15,7 @@
     ├── AttachError            a probe could not be attached
     │   └── UnknownEvent       no such function, tracepoint, probe or file: closest matches
     ├── UnknownName            no such map, column or function in the program
+    ├── PlotError              a picture cannot be drawn from this frame
     ├── WorkloadError          a command of lab.run or lab.start could not be run
     └── AgentFault             the agent failed in a way it has no name for
 
@@ -118,6 +119,10 @@ class UnknownName(EbpflabError, KeyError):
     """No such map, column or function in the program."""
 
     __str__ = Exception.__str__  # KeyError would print the message's repr
+
+
+class PlotError(EbpflabError):
+    """A picture cannot be drawn from this frame."""
 
 
 class WorkloadError(EbpflabError):

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from ebpflab.plots import canvas
+from ebpflab.plots import canvas, units
+from ebpflab.plots.picture import Spot
 
 _BAR_INCHES = 0.36
 _LABEL_CHARACTERS = 48
@@ -28,16 +30,21 @@ def counts(
 
     Several columns in ``by`` make one label, joined by an arrow. Where the kernel has counted
     already, ``values`` names the column that holds the numbers, and they are added up. The
-    ``most`` largest bars are drawn, and the axis says how many are left out. Raises KeyError for a
-    column that is not in ``frame``.
+    ``most`` largest bars are drawn, and the axis says how many are left out. Raises UnknownName
+    for a column that is not in ``frame``.
 
     >>> counts(pd.DataFrame({"comm": ["sh", "find", "sh"]}), by="comm")   # doctest: +SKIP
     """
-    numbers = _numbers(frame, [by] if isinstance(by, str) else list(by), values)
+    texts = _labels(frame, [by] if isinstance(by, str) else list(by))
+    weights = canvas.column(frame, values) if values else pd.Series(1, index=frame.index)
+    found = weights.groupby(texts.to_numpy()).sum().sort_index()
+    numbers = found.sort_values(ascending=False, kind="stable")
     shown = numbers.iloc[:most]
     ax = canvas.sheet(1.3 + _BAR_INCHES * max(len(shown), 1), ax)
     if shown.empty:
-        return canvas.nothing_to_draw(ax, title)
+        canvas.nothing_to_draw(ax, title)
+        canvas.tell(ax, f"No {unit}.")
+        return ax
     bars = ax.barh(range(len(shown)), shown.to_numpy(), color=canvas.BLUE, height=0.7)
     labels = [f"{number:,}" for number in shown]
     ax.bar_label(bars, labels, padding=4, color=canvas.INK, fontsize=canvas.TEXT_POINTS)
@@ -53,12 +60,31 @@ def counts(
     more = f"   ({left_out:,} more not shown: {numbers.iloc[most:].sum():,} {unit})"
     ax.set_xlabel(f"number of {unit}" + (more if left_out else ""))
     canvas.caption(ax, title)
+    total = float(numbers.sum()) or 1.0
+    canvas.tell(ax, _in_words(numbers, total, unit))
+    picture = canvas.picture_of(ax)
+    if picture is not None:
+        picture.source = frame if values is None else None
+        rows = texts.groupby(texts.to_numpy()).indices
+        for place, (name, number) in enumerate(shown.items()):
+            text = f"{name}: {number:,} {unit} ({units.percent(number, total)})"
+            some = np.asarray(rows[name]) if values is None else None
+            picture.spots.append(Spot(ax, None, (place - 0.5, place + 0.5), text, some))
     return ax
 
 
-def _numbers(frame: pd.DataFrame, by: list[str], values: str | None) -> pd.Series[float]:
-    """The number for each label, the largest first; equal ones in the order of their names."""
-    labels = frame[by].astype(str).agg(" → ".join, axis=1) if len(frame) else pd.Series(dtype="str")
-    weights = frame[values] if values else pd.Series(1, index=frame.index)
-    found = weights.groupby(labels.replace("", "(empty)")).sum()
-    return found.sort_index().sort_values(ascending=False, kind="stable")
+def _labels(frame: pd.DataFrame, by: list[str]) -> pd.Series[str]:
+    """The text of each row's bar: its values, joined by arrows."""
+    texts = [canvas.column(frame, name).astype(str) for name in by]
+    joined = texts[0]
+    for text in texts[1:]:
+        joined = joined + " → " + text
+    return joined.replace("", "(empty)")
+
+
+def _in_words(numbers: pd.Series[float], total: float, unit: str) -> str:
+    if len(numbers) == 1:
+        return f"All {numbers.iloc[0]:,} {unit}: {numbers.index[0]}."
+    share = units.percent(numbers.iloc[0], total)
+    first = f"{numbers.index[0]}: {numbers.iloc[0]:,} of {numbers.sum():,} {unit} ({share})"
+    return f"{first}; none of the {len(numbers):,} has more."

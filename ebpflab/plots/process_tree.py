@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
 from ebpflab.plots import canvas
+from ebpflab.plots.picture import Spot
 
 _ROW_INCHES = 0.27
 _LABEL_CHARACTERS = 44
@@ -34,7 +36,9 @@ def process_tree(
     shown = rows.iloc[:most]
     ax = canvas.sheet(1.2 + _ROW_INCHES * max(len(shown), 1), ax)
     if shown.empty:
-        return canvas.nothing_to_draw(ax, title)
+        canvas.nothing_to_draw(ax, title)
+        canvas.tell(ax, "Nothing was started.")
+        return ax
     times_ms = ((shown["time_ns"] - shown["time_ns"].iloc[0]) / 1e6).to_numpy()
     origins = _origins(shown)
     for row, (origin, same) in enumerate(origins):
@@ -74,7 +78,24 @@ def process_tree(
             loc="upper right", frameon=False, labelcolor=canvas.INK, fontsize=canvas.TEXT_POINTS
         )
     canvas.caption(ax, title)
+    canvas.tell(ax, _in_words(shown, origins, float(times_ms[-1])))
+    picture = canvas.picture_of(ax)
+    if picture is not None:
+        picture.source = rows
+        for row, text in enumerate(shown[label].astype(str)):
+            pids = f"process {shown['pid'].iloc[row]}, by {shown['ppid'].iloc[row]}"
+            told = f"{text}: {pids}, after {times_ms[row]:.3g} ms"
+            picture.spots.append(Spot(ax, None, (row - 0.5, row + 0.5), told, np.array([row])))
     return ax
+
+
+def _in_words(shown: pd.DataFrame, origins: list[tuple[int | None, bool]], last_ms: float) -> str:
+    again = sum(same for _, same in origins)
+    what = "start" if len(shown) == 1 else "starts"
+    processes = shown["pid"].nunique()
+    told = f"{len(shown):,} {what} in {last_ms:.3g} ms, of {processes:,}"
+    told += " process" if processes == 1 else " processes"
+    return f"{told}; {again:,} by a process that became another program." if again else f"{told}."
 
 
 def _origins(rows: pd.DataFrame) -> list[tuple[int | None, bool]]:

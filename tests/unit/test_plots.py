@@ -19,7 +19,7 @@ from matplotlib.colors import to_rgba
 
 from ebpflab import plots
 from ebpflab.plots import canvas
-from ebpflab.plots.histogram import edge
+from ebpflab.plots.units import amount as edge
 
 STARTS = pd.DataFrame(
     [
@@ -128,7 +128,7 @@ def test_counts_of_a_categorical_and_of_a_missing_column() -> None:
 def test_histogram_keeps_gaps_and_drops_the_empty_ends() -> None:
     ax = plots.histogram(BUCKETS, unit="us", of="reads")
     assert tick_labels(ax) == ["4 µs to 8 µs", "8 µs to 16 µs", "16 µs to 32 µs"]
-    assert texts(ax) == ["5", "", "1,200"]
+    assert texts(ax) == ["5", "", "1,200", "p50, p90, p99: 16 µs to 32 µs"]
     assert ax.get_xlabel() == "number of reads"
 
 
