@@ -149,7 +149,7 @@ class GoBinary:
                 " force=True)."
             )
         if function is None:
-            raise self._unknown(sym)
+            raise self.unknown(sym)
         code = self._binary.read(function.address, function.size_bytes)
         offsets = return_offsets(code, self._binary.machine)
         if not offsets:
@@ -171,7 +171,8 @@ class GoBinary:
                 " or attach to an address with attach_uprobe(addr=)."
             )
 
-    def _unknown(self, sym: str) -> UnknownEvent:
+    def unknown(self, sym: str) -> UnknownEvent:
+        """The error for a function that is not there, and why that may be."""
         found = self._similar(sym)
         hint = f" Closest matches: {', '.join(found)}." if found else ""
         text = f"There is no function {sym!r} in {self.path!r}"
@@ -247,6 +248,15 @@ def open_binary(connection: Connection, name: str) -> Binary:
     """An ELF file of the traced machine. Raises UnknownEvent, AttachError."""
     file = TracedFile(connection, name)
     return Binary(file, file.path)
+
+
+def retold(connection: Connection, name: str, sym: str, error: UnknownEvent) -> UnknownEvent:
+    """The error of a symbol that was not found, as a Go program tells it; else the same one."""
+    try:
+        binary = GoBinary(open_binary(connection, name))
+    except AttachError:
+        return error
+    return error if sym in binary.functions or not binary.functions else binary.unknown(sym)
 
 
 def refuse_uretprobe(connection: Connection, name: str, sym: str) -> None:

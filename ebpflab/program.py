@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ebpflab import frames, golang, perf, rich
 from ebpflab.connection import Answer, Connection
-from ebpflab.errors import UnknownName, suggest
+from ebpflab.errors import UnknownEvent, UnknownName, suggest
 from ebpflab.progress import notice
 from ebpflab.stacks import StackTable
 from ebpflab.streams import EventSource, Messages, Stream
@@ -143,7 +143,10 @@ class Program:
         ``sym``; ``pid`` one process, -1 for all.
         """
         where = {"name": name, "sym": sym or None, "addr": addr, "pid": pid}
-        self._attach("uprobe", fn_name, **where, sym_off=sym_off or None)
+        try:
+            self._attach("uprobe", fn_name, **where, sym_off=sym_off or None)
+        except UnknownEvent as error:
+            raise golang.retold(self._connection, name, sym, error) from None
 
     def attach_uretprobe(
         self,

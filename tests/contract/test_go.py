@@ -321,6 +321,14 @@ def test_refusals(
         assert prog.attached == []
 
 
+@pytest.mark.parametrize(("sym", "text"), [(sym, text) for _, sym, _, text in REFUSED[:3]])
+def test_an_entry_that_is_not_there_is_explained_as_well(
+    lab: Lab, folder: str, sym: str, text: str
+) -> None:
+    with lab.load(COUNT) as prog, pytest.raises(UnknownEvent, match=text):
+        prog.attach_uprobe(name=f"{folder}/plain", sym=sym, fn_name="on_return")
+
+
 def test_listing_and_runtime_refuse_as_well(lab: Lab, folder: str) -> None:
     with pytest.raises(AttachError, match=r"list its functions.*was stripped"):
         lab.go_functions(f"{folder}/stripped")
