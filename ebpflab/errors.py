@@ -14,6 +14,7 @@
     │   └── HeadersError       no kernel headers, or headers of another kernel
     ├── AttachError            a probe could not be attached
     │   └── UnknownEvent       no such function, tracepoint, probe or file: closest matches
+    ├── TableError             a map cannot be read or written in this way
     ├── UnknownName            no such map, column or function in the program
     ├── PlotError              a picture cannot be drawn from this frame
     ├── WorkloadError          a command of lab.run or lab.start could not be run
@@ -113,6 +114,10 @@ class UnknownEvent(AttachError):
     """No such function, tracepoint, symbol, USDT probe or file; ``closest`` lists near misses."""
 
     closest: tuple[str, ...] = ()
+
+
+class TableError(EbpflabError):
+    """A map cannot be read or written in this way."""
 
 
 class UnknownName(EbpflabError, KeyError):

@@ -1,14 +1,14 @@
 """From record bytes to DataFrames.
 
-BCC describes a C type as JSON: a scalar is its name, a struct is ``[name, [[field, type], ...],
-"struct" | "struct_packed" | "union"]``, an array field has a third element ``[n]``, and padding
-is spelt out as fields named ``__pad_N``. `dtype_of` turns that into a numpy dtype; records are
-then read where they lie, as a strided array, and copied once, into the columns.
+A `Layout` says how the bytes of a record, key or value are read: the columns of `btf`, as one
+numpy dtype in which each column is a field at its place (those of a union overlap). Records are
+read where they lie, as a strided array, and copied once, into the columns.
 """
 
 from __future__ import annotations
 
-import json
+import ipaddress
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,124 +16,81 @@ import numpy.typing as npt
 import pandas as pd
 
 from ebpflab.agent.wire import BUSY, DISCARD, RECORD_HEADER_BYTES, stride
+from ebpflab.btf import Bits, Column, NoSuchType, Types
 
-_SCALARS = {
-    "_Bool": "?",
-    "char": "S1",
-    "signed char": "i1",
-    "unsigned char": "u1",
-    "short": "i2",
-    "unsigned short": "u2",
-    "int": "i4",
-    "unsigned int": "u4",
-    "long": "i8",
-    "unsigned long": "u8",
-    "long long": "i8",
-    "unsigned long long": "u8",
-    "float": "f4",
-    "double": "f8",
-}
 _CATEGORICAL_FROM_ROWS = 10_000
-_MAX_ELEMENT_COLUMNS = 16
+_MAX_LOG2_SLOTS = 65  # bpf_log2l() of the largest u64 is 64
 
 Records = npt.NDArray[Any]
-
-
-class UndescribedType(Exception):
-    """A C type that is not turned into columns: bit fields, __int128."""
 
 
 class Layout(NamedTuple):
     """How the bytes of a record, key or value are read."""
 
     dtype: np.dtype[Any]
-    scalar: str | None = None
-    """Column name when the type is not a struct."""
+    columns: tuple[Column, ...]
     described: bool = True
     """False when the bytes are shown as they are."""
 
 
-def layout_of(description: str | None, size_bytes: int, name: str) -> Layout:
-    """The layout for BCC's JSON ``description`` of a type of ``size_bytes``.
-
-    Raw bytes in a column ``name`` where there is no description, or one that is not the whole
-    truth: of ``char args[4][32]`` BCC tells the 4 alone, and all that follows would be misread.
-    """
-    raw = Layout(np.dtype(f"V{size_bytes}"), name, described=False)
-    if not description:
-        return raw
-    try:
-        dtype = dtype_of(json.loads(description))
-    except UndescribedType:
-        return raw
-    if dtype.itemsize != size_bytes:
-        return raw
-    if dtype.names and len(dtype.names) == 1:  # the struct that only names a record
-        name, inner = dtype.names[0], dtype.fields[dtype.names[0]][0]  # type: ignore[index]
-        dtype = inner
-    return Layout(dtype, None if dtype.names else name)
-
-
-def dtype_of(description: Any) -> np.dtype[Any]:
-    """The numpy dtype of a C type described by BCC.
-
-    >>> dtype_of(["e", [["pid", "unsigned int"], ["comm", "char", [4]]], "struct_packed"])
-    dtype([('pid', '<u4'), ('comm', 'S4')])
-    """
-    if isinstance(description, str):
-        if description.endswith("*"):
-            return np.dtype("u8")
-        if description not in _SCALARS:
-            raise UndescribedType(description)
-        return np.dtype(_SCALARS[description])
-    kind = description[2] if len(description) > 2 else "struct"
-    names, formats, offsets, end, widest = [], [], [], 0, 1
-    for index, field in enumerate(description[1]):
-        name, dtype = field[0] or f"anon{index}", _field_dtype(field)
-        align = 1 if kind == "struct_packed" else _alignment(dtype)
-        start = 0 if kind == "union" else -(-end // align) * align
-        end, widest = max(end, start + dtype.itemsize), max(widest, align)
-        names.append(name)
-        formats.append(dtype)
-        offsets.append(start)
-    size = -(-end // widest) * widest
-    if not any(name.startswith("__pad_") for name in names) and _is_plain(formats, offsets, size):
-        return np.dtype(list(zip(names, formats, strict=True)))
-    kept = [i for i, name in enumerate(names) if not name.startswith("__pad_")]
-    return np.dtype(
+def layout_of(columns: Sequence[Column], size_bytes: int, name: str) -> Layout:
+    """The layout of ``columns`` in ``size_bytes``; without any, raw bytes in a column ``name``."""
+    described = bool(columns)
+    # A struct that is one address, struct in6_addr, has no field to be called after.
+    columns = [each if each.name else each._replace(name=name) for each in columns]
+    if not described:
+        columns = [Column(name, 0, np.dtype(f"V{size_bytes}"), "bytes")]
+    dtype = np.dtype(
         {
-            "names": [names[i] for i in kept],
-            "formats": [formats[i] for i in kept],
-            "offsets": [offsets[i] for i in kept],
-            "itemsize": size,
+            "names": [column.name for column in columns],
+            "formats": [_stored(column) for column in columns],
+            "offsets": [column.offset for column in columns],
+            "itemsize": size_bytes,
         }
     )
+    return Layout(dtype, tuple(columns), described)
 
 
-def _is_plain(formats: list[np.dtype[Any]], offsets: list[int], size: int) -> bool:
-    ends = np.cumsum([0, *(dtype.itemsize for dtype in formats)])
-    return offsets == list(ends[:-1]) and size == ends[-1]
+def layout_in(types: Types | None, table: str, part: str, size_bytes: int) -> Layout:
+    """The layout of a map's ``part``, "key" or "value".
+
+    Where clang's table of types does not tell it, a number of 4 or 8 bytes, or else raw bytes.
+    """
+    columns: list[Column] = []
+    if types is not None:
+        try:
+            number = types.map_types(table)[part]
+            if types.size_of(number) == size_bytes:
+                columns = types.columns_of(number, "" if types.is_struct(number) else part)
+        except (NoSuchType, KeyError):
+            pass
+    if not columns and size_bytes in (4, 8):
+        columns = [Column(part, 0, np.dtype(f"u{size_bytes}"))]
+    return layout_of(columns, size_bytes, part)
 
 
-def _field_dtype(field: list[Any]) -> np.dtype[Any]:
-    if len(field) == 2:
-        return dtype_of(field[1])
-    extra = field[2]
-    if isinstance(extra, list):
-        if field[1] == "char":
-            return np.dtype(f"S{extra[0]}")
-        return np.dtype((dtype_of(field[1]), (extra[0],)))
-    if isinstance(extra, int):
-        raise UndescribedType(f"bit field {field[0]}")
-    return dtype_of(field)  # an anonymous struct or union: the field itself is its description
+def record_layout(types: Types | None, table: str | None, size_bytes: int) -> Layout:
+    """The layout of a buffer's record: what the one member of the value of ``table`` is.
+
+    That array is declared by the agent (`agent/instrument.py`) to have the record described.
+    """
+    columns: list[Column] = []
+    if types is not None and table is not None:
+        try:
+            (member,) = types.members(types.map_types(table)["value"])
+            columns = types.columns_of(
+                member.type, "" if types.is_struct(member.type) else member.name
+            )
+        except (NoSuchType, KeyError):
+            pass
+    return layout_of(columns, size_bytes, "data")
 
 
-def _alignment(dtype: np.dtype[Any]) -> int:
-    if dtype.subdtype is not None:
-        return _alignment(dtype.subdtype[0])
-    if dtype.fields:
-        return max(_alignment(inner[0]) for inner in dtype.fields.values())
-    return 1 if dtype.kind in "SV" else dtype.itemsize
+def _stored(column: Column) -> np.dtype[Any]:
+    """What of a record a column is made from: of a bit field, all bytes that hold some of it."""
+    if column.bits is None:
+        return column.dtype
+    return np.dtype((np.uint8, (-(-sum(column.bits) // 8),)))
 
 
 def count_records(span: bytes) -> int:
@@ -199,29 +156,75 @@ def raw_records(span: bytes, first: int = 0) -> list[bytes]:
     return [span[at + start : at + start + length] for at, length in _walk(span)[first:]]
 
 
-def columns(data: Records, layout: Layout) -> dict[str, Any]:
-    """The columns of an array of records: nested fields are named ``outer.inner``."""
-    if layout.scalar is not None:
-        return _column(layout.scalar, data)
+def columns(parts: Sequence[Records], layout: Layout) -> dict[str, Any]:
+    """The columns of arrays of records, one array after the other."""
     found: dict[str, Any] = {}
-    for name in data.dtype.names or ():
-        found.update(_column(name, data[name]))
+    for column in layout.columns:
+        pieces = [part[column.name] for part in parts]
+        whole = np.concatenate(pieces) if len(pieces) > 1 else np.array(pieces[0])
+        found[column.name] = _values(column, whole)
     return found
 
 
-def _column(name: str, data: Records) -> dict[str, Any]:
-    if data.dtype.names:
-        nested = columns(data, Layout(data.dtype))
-        return {f"{name}.{inner}": column for inner, column in nested.items()}
+def _values(column: Column, data: Records) -> Any:
+    if column.bits is not None:
+        data = _bit_field(data, column.bits, column.dtype)
     if data.ndim > 1:
-        if data.shape[1] > _MAX_ELEMENT_COLUMNS or data.dtype.kind in "SV":
-            return {name: [row.tobytes() for row in data]}
-        return {f"{name}[{i}]": np.ascontiguousarray(data[:, i]) for i in range(data.shape[1])}
-    if data.dtype.kind == "S":
-        return {name: _strings(np.ascontiguousarray(data))}
-    if data.dtype.kind == "V":
-        return {name: [row.tobytes() for row in data]}
-    return {name: np.ascontiguousarray(data)}
+        return _rows_of_arrays(column, data)
+    if column.enumerators is not None:
+        return _names(data, column.enumerators)
+    if column.kind == "text":
+        return _strings(data)
+    if column.kind == "bytes":
+        return [row.tobytes() for row in data]
+    if column.kind == "ipv6":
+        return _for_each_kind(data, ipaddress.IPv6Address)
+    if column.kind == "int128":
+        return _for_each_kind(data, lambda raw: int.from_bytes(raw, "little", signed=True))
+    return data
+
+
+def _rows_of_arrays(column: Column, data: Records) -> list[Any]:
+    """An array that is too long for a column each: an array a row."""
+    if column.kind != "text":
+        return list(data)
+    texts = np.array(_strings(data.reshape(-1)), object).reshape(data.shape)
+    return [row.tolist() for row in texts]
+
+
+def _bit_field(data: Records, bits: Bits, dtype: np.dtype[Any]) -> Records:
+    """The numbers in bit fields, from the bytes that hold them."""
+    shift, width = bits
+    words = np.zeros((len(data), 16), "u1")
+    words[:, : data.shape[1]] = data
+    low, high = words.view("<u8").T
+    number = low >> np.uint64(shift)
+    if shift + width > 64:
+        number |= high << np.uint64(64 - shift)
+    unused = np.uint64(64 - width)
+    number = number << unused  # the sign, where there is one, is now the highest bit
+    if dtype.kind == "i":
+        return (number.view("i8") >> np.int64(64 - width)).astype(dtype)
+    return (number >> unused).astype(dtype)
+
+
+def _names(data: Records, enumerators: dict[int, str]) -> Any:
+    """Values of an enum by their C names; a value that has none is its number."""
+    known = np.array(list(enumerators), data.dtype)
+    unknown = np.setdiff1d(np.unique(data), known)
+    values = np.concatenate([known, unknown])
+    order = np.argsort(values)
+    codes = order[np.searchsorted(values[order], data)]
+    names = [*enumerators.values(), *(str(value) for value in unknown)]
+    return pd.Categorical.from_codes(codes, dtype=pd.CategoricalDtype(names))
+
+
+def _for_each_kind(data: Records, make: Any) -> Records:
+    """``make(bytes)`` of each item, called once for those that are alike."""
+    codes, first = _alike(data)
+    made = np.empty(len(first), object)
+    made[:] = [make(data[index].tobytes()) for index in first]
+    return made[codes]
 
 
 def _strings(data: Records) -> Any:
@@ -229,13 +232,50 @@ def _strings(data: Records) -> Any:
 
     Dictionary-encoded from 10,000 rows on, where the same few names repeat.
     """
-    codes, values = pd.factorize(data.astype(object))
-    texts = [bytes(value).split(b"\0", 1)[0].decode(errors="replace") for value in values]
-    if len(data) < _CATEGORICAL_FROM_ROWS:
+    codes, first = _alike(data)
+    texts = [bytes(data[index]).split(b"\0", 1)[0].decode(errors="replace") for index in first]
+    if len(data) < _CATEGORICAL_FROM_ROWS or len(texts) > len(data) // 2:
         return pd.array(np.array(texts, object)[codes] if texts else [], dtype="str")
-    recoded, categories = pd.factorize(np.array(texts, object))
-    kinds: pd.CategoricalDtype[str] = pd.CategoricalDtype(list(categories))
-    return pd.Categorical.from_codes(recoded[codes], dtype=kinds)
+    recoded, categories = pd.factorize(np.array(texts, object))  # what follows a NUL is gone now
+    kinds = pd.CategoricalDtype(list(categories))
+    return pd.Categorical.from_codes(recoded.astype("i4")[codes], dtype=kinds)
+
+
+def _alike(data: Records) -> tuple[Records, Records]:
+    """Which of the different items each is, by number, and where each first appears.
+
+    Items are compared by a hash of their bytes, 8 at a time; that no two different ones share a
+    hash is then checked, and where they do, the items are sorted, which is slow and exact.
+    """
+    if not len(data):
+        return np.zeros(0, "i8"), np.zeros(0, "i8")
+    words = _as_words(data)
+    hashes = np.zeros(len(data), "u8")
+    for index in range(words.shape[1]):
+        hashes ^= words[:, index]
+        hashes *= np.uint64(0x9E3779B97F4A7C15)
+        hashes ^= hashes >> np.uint64(29)
+    codes, unique = pd.factorize(hashes)
+    first = np.empty(len(unique), "i8")
+    first[codes[::-1]] = np.arange(len(data) - 1, -1, -1)
+    if not all((words[:, i] == words[first, i][codes]).all() for i in range(words.shape[1])):
+        _, first, codes = np.unique(
+            np.ascontiguousarray(words).view(f"V{words.shape[1] * 8}").ravel(),
+            return_index=True,
+            return_inverse=True,
+        )
+    return codes, first
+
+
+def _as_words(data: Records) -> Records:
+    """The bytes of each item as u64, filled up with zeros; a view where that fits."""
+    size = data.dtype.itemsize
+    data = np.ascontiguousarray(data)
+    if size % 8 == 0:
+        return data.view("u8").reshape(len(data), size // 8)
+    padded = np.zeros((len(data), -(-size // 8) * 8), "u1")
+    padded[:, :size] = data.view("u1").reshape(len(data), size)
+    return padded.view("u8")
 
 
 def histogram(keys: npt.NDArray[Any], counts: npt.NDArray[Any], scale: str) -> pd.DataFrame:
@@ -244,16 +284,52 @@ def histogram(keys: npt.NDArray[Any], counts: npt.NDArray[Any], scale: str) -> p
     ``log2``: slot n holds the values whose bpf_log2l() is n: 0 and 1, 2 and 3, 4 to 7, ...
     ``linear``: slot n holds the value n. Buckets are closed on the left: [4, 8) is 4 to 7.
     """
+    used = counts > 0
+    dense = _dense(keys[used], counts[used], scale)
+    return pd.DataFrame({"count": dense}, index=_buckets(len(dense), scale))
+
+
+def grouped_histogram(
+    groups: pd.DataFrame, keys: npt.NDArray[Any], counts: npt.NDArray[Any], scale: str
+) -> pd.DataFrame:
+    """The same for each different row of ``groups``: its columns are levels before ``bucket``.
+
+    Every group has the same buckets, so that they can be put side by side.
+    """
+    used = counts > 0
+    groups, keys, counts = groups[used].reset_index(drop=True), keys[used], counts[used]
+    many = len(_dense(keys, counts, scale))
+    parts = {}
+    for group, rows in groups.groupby(list(groups.columns), observed=True).indices.items():
+        dense = _dense(keys[rows], counts[rows], scale)
+        parts[group] = pd.DataFrame(
+            {"count": np.pad(dense, (0, many - len(dense)))}, _buckets(many, scale)
+        )
+    if not parts:
+        index = pd.MultiIndex.from_arrays([[] for _ in [*groups.columns, "bucket"]])
+        empty = pd.DataFrame({"count": np.zeros(0, "i8")}, index)
+        return empty.rename_axis([*groups.columns, "bucket"])
+    return pd.concat(parts, names=[*groups.columns, "bucket"])
+
+
+def _dense(keys: npt.NDArray[Any], counts: npt.NDArray[Any], scale: str) -> npt.NDArray[Any]:
+    """The count of each bucket up to the last that is used."""
     if scale not in ("log2", "linear"):
         raise ValueError(f"scale is 'log2' or 'linear', not {scale!r}")
-    used = keys[counts > 0].astype("i8")
-    slots = max(int(used.max()) + 1, 2) if len(used) else 0
+    slots = max(int(keys.max()) + 1, 2) if len(keys) else 0
+    if scale == "log2" and slots > _MAX_LOG2_SLOTS:
+        raise ValueError(f"slot {slots - 1} is no bpf_log2l(): is it histogram(scale='linear')?")
     dense = np.zeros(slots, "i8")
-    np.add.at(dense, keys[counts > 0].astype("i8"), counts[counts > 0].astype("i8"))
-    edges = np.arange(len(dense) + 1, dtype="i8")
-    if scale == "log2" and len(dense):
+    np.add.at(dense, keys.astype("i8"), counts.astype("i8"))
+    if scale == "log2" and slots:
         dense[1] += dense[0]  # bpf_log2l() gives 1 for both 0 and 1
         dense = dense[1:]
-        edges = np.concatenate([[0], 1 << np.arange(1, len(dense) + 1, dtype="i8")])
-    buckets = pd.IntervalIndex.from_breaks(edges, closed="left", name="bucket")
-    return pd.DataFrame({"count": dense}, index=buckets)
+    return dense
+
+
+def _buckets(many: int, scale: str) -> pd.IntervalIndex:
+    edges = np.arange(many + 1, dtype="i8")
+    if scale == "log2" and many:
+        powers = 2.0 ** np.arange(1, many + 1)  # exact, and from 1 << 63 on too large for i8
+        edges = np.concatenate([[0], powers if many > 62 else powers.astype("i8")])
+    return pd.IntervalIndex.from_breaks(edges, closed="left", name="bucket")

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from ebpflab import frames, golang, perf, rich
+from ebpflab import btf, frames, golang, perf, rich
 from ebpflab.connection import Answer, Connection
 from ebpflab.errors import UnknownEvent, UnknownName, suggest
 from ebpflab.progress import notice
@@ -52,7 +52,8 @@ class Program:
         self._detached = False
         self._attached: dict[int, str] = _attached_by_load(loaded)
         attrs = {**lab.attrs, **({} if loaded["headers"]["matching"] else loaded["headers"])}
-        self._maps = {each["name"]: self._make_map(each, attrs) for each in loaded["maps"]}
+        types = btf.Types(loaded.blob) if loaded.blob else None
+        self._maps = {each["name"]: self._make_map(each, types, attrs) for each in loaded["maps"]}
         self._messages = None
         if loaded["messages"] is not None and "printk" in source:
             self._messages = Messages(connection, loaded["messages"], attrs)
@@ -63,15 +64,24 @@ class Program:
         ]
         self._finalizer = weakref.finalize(self, _let_go, connection, self._ident, self._streams)
 
-    def _make_map(self, described: dict[str, Any], attrs: dict[str, Any]) -> Stream | Table:
+    def _make_map(
+        self, described: dict[str, Any], types: btf.Types | None, attrs: dict[str, Any]
+    ) -> Stream | Table:
         if described["stream"] is None:
             kind = StackTable if described["type"] == _STACK_TRACE else Table
-            return kind(self._ident, described, self._connection, attrs)
-        layout = frames.layout_of(described["value"], described["value_size"], "data")
+            return kind(self._ident, described, types, self._connection, attrs)
+        size_bytes = described["value_size"]
+        layout = frames.record_layout(types, described["typed_as"], size_bytes)
         if not layout.described:
             notice(
-                f"The records of {described['name']!r} are shown as bytes, in a column `data`: BCC"
-                " cannot describe their type (an array of arrays, a bit field or an __int128?)."
+                f"The records of {described['name']!r} are shown as bytes, in a column `data`: "
+                + (
+                    "the calls that send them do not tell of which type they are. Declare what"
+                    " is sent in the same function: `struct event event = {}`."
+                    if described["typed_as"] is None
+                    else "the kernel has refused clang's description of this program's types."
+                    " Does it use float or double?"
+                )
             )
         per_cpu = described["type"] == _PERF_EVENT_ARRAY
         return Stream(

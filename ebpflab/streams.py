@@ -15,6 +15,7 @@ from abc import ABC, abstractmethod
 from collections import deque
 from typing import Any, ClassVar
 
+import numpy as np
 import pandas as pd
 
 from ebpflab import frames
@@ -184,14 +185,17 @@ class Stream(EventSource):
         return frames.count_records(data)
 
     def _decode(self, batches: list[bytes], skip: int) -> pd.DataFrame:
-        span = b"".join(batches)
         if not self._layout.described:
-            return pd.DataFrame({"data": frames.raw_records(span, skip)})
-        data, cpus = frames.records(span, self._layout.dtype, skip)
+            return pd.DataFrame({"data": frames.raw_records(b"".join(batches), skip)})
+        parts = [frames.records(batch, self._layout.dtype) for batch in batches]
+        if not parts:
+            parts = [frames.records(b"", self._layout.dtype)]
+        data, cpus = [data for data, _ in parts], [cpus for _, cpus in parts]
+        data[0], cpus[0] = data[0][skip:], cpus[0][skip:]  # rows of one batch, at most
         columns = frames.columns(data, self._layout)
         if self._per_cpu and "cpu" not in columns:
-            columns["cpu"] = cpus.astype("u4")
-        return pd.DataFrame(columns)
+            columns["cpu"] = np.concatenate(cpus)
+        return pd.DataFrame(columns, copy=False)
 
 
 _LINE = re.compile(

@@ -1,60 +1,120 @@
-"""Tables: BPF maps read as DataFrames, and histograms made in the kernel."""
+"""Tables: BPF maps read as DataFrames, written from Python, and histograms made in the kernel."""
 
 from __future__ import annotations
 
+import ipaddress
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
-from ebpflab import frames
+from ebpflab import btf, entries, frames
 from ebpflab.connection import Connection
-from ebpflab.errors import ProgramError
+from ebpflab.errors import TableError
 
 _PER_CPU = (5, 6, 10)  # PERCPU_HASH, PERCPU_ARRAY, LRU_PERCPU_HASH in enum bpf_map_type
+_PROG_ARRAY, _LPM_TRIE = 3, 11
+_ADDRESS_BYTES = (4, 16)
 
 
 class Table:
-    """A hash, array, per-CPU map or histogram of a program."""
+    """A map of a program: hash, array, LRU, per-CPU, LPM trie, histogram, queue, jump table, ...
+
+    Entries are written as in Python's dict, structs as a dict of their fields, and a jump table
+    takes the name of a function. What a per-CPU map is given, each CPU gets.
+
+    >>> prog["limits"]["bash"] = {"reads": 100}                       # doctest: +SKIP
+    >>> del prog["limits"]["bash"]                                    # doctest: +SKIP
+    >>> prog["jumps"][0] = "handle_read"                              # doctest: +SKIP
+    """
 
     def __init__(
-        self, program: int, described: dict[str, Any], connection: Connection, attrs: dict[str, Any]
+        self,
+        program: int,
+        described: dict[str, Any],
+        types: btf.Types | None,
+        connection: Connection,
+        attrs: dict[str, Any],
     ) -> None:
         self.name: str = described["name"]
         self._program, self._connection, self._attrs = program, connection, attrs
-        self._key = frames.layout_of(described["key"], described["key_size"], "key")
-        self._value = frames.layout_of(described["value"], described["value_size"], "value")
-        self._cpus = described["cpus"] if described["type"] in _PER_CPU else 0
+        self._type: int = described["type"]
+        self._key = frames.layout_in(types, self.name, "key", described["key_size"])
+        self._value = frames.layout_in(types, self.name, "value", described["value_size"])
+        self._cpus = described["cpus"] if self._type in _PER_CPU else 0
+        self._room: int = described["max_entries"]
 
     def frame(self) -> pd.DataFrame:
         """All entries, one a row: the key's columns, then the value's.
 
         A scalar key or value is called ``key`` or ``value``. A per-CPU map has a row for each
         entry and CPU, with a column ``cpu``. A name that key and value share gets ``_value``.
+        The key of an LPM trie of addresses is a column ``network``. The values of a jump table
+        and of a map of maps are the kernel's numbers of the programs and maps. Raises TableError
+        for a queue or stack, which `pop` reads, and for maps without entries to read.
         """
         keys, values, cpus = self._read()
-        columns = frames.columns(keys, self._key)
+        columns = self._key_columns(keys)
         if cpus is not None:
             columns["cpu"] = cpus
-        for name, column in frames.columns(values, self._value).items():
+        for name, column in frames.columns([values], self._value).items():
             columns[f"{name}_value" if name in columns else name] = column
-        return self._labelled(pd.DataFrame(columns))
+        return self._labelled(pd.DataFrame(columns, copy=False))
 
     def histogram(self, scale: str = "log2") -> pd.DataFrame:
         """The buckets of a ``BPF_HISTOGRAM``: an IntervalIndex ``bucket`` and a column ``count``.
 
         ``scale`` is how the program chose its slots: "log2" for ``bpf_log2l(value)``, "linear"
-        for the value itself. Intervals are closed on the left: [4, 8) holds 4 to 7.
+        for the value itself. Intervals are closed on the left: [4, 8) holds 4 to 7. Where the key
+        is a struct, its field ``slot`` (or its last one) is the slot, and there is a histogram
+        for each value of the others, which are levels of the index before ``bucket``.
 
         >>> prog["dist"].histogram()                                  # doctest: +SKIP
+        >>> prog["by_disk"].histogram()["count"].unstack("disk")      # doctest: +SKIP
         """
-        keys, values, _ = self._read()
-        if self._key.dtype.kind not in "iu" or self._value.dtype.kind not in "iu":
-            raise ProgramError(
-                f"{self.name!r} is not a histogram: its key and value must be integers, and are"
-                f" {self._key.dtype} and {self._value.dtype}. Declare it with BPF_HISTOGRAM."
+        names = [column.name for column in self._key.columns]
+        slot = "slot" if "slot" in names else names[-1]
+        kinds = self._key.dtype[slot].kind, self._value.dtype[0].kind
+        if not set(kinds) <= set("iu") or len(self._value.columns) > 1:
+            raise TableError(
+                f"{self.name!r} is not a histogram: its slot and its count must be integers. It"
+                " is declared with BPF_HISTOGRAM(name), or with BPF_HISTOGRAM(name, struct key),"
+                " where the struct has an integer field `slot`."
             )
-        return self._labelled(frames.histogram(keys, values, scale))
+        keys, values, _ = self._read()
+        slots, counts = keys[slot], values[self._value.columns[0].name]
+        if len(names) == 1:
+            return self._labelled(frames.histogram(slots, counts, scale))
+        groups = frames.columns([keys], self._key)
+        del groups[slot]
+        frame = frames.grouped_histogram(pd.DataFrame(groups), slots, counts, scale)
+        return self._labelled(frame)
+
+    def pop(self, rows: int | None = None) -> pd.DataFrame:
+        """Take values out of a queue or stack: all that are there, or at most ``rows``.
+
+        In the order in which they come out: the oldest first of a ``BPF_QUEUE``, the newest first
+        of a ``BPF_STACK``. The kernel offers no way to look without taking. Raises TableError for
+        every other kind of map.
+        """
+        most = self._room if rows is None else rows
+        answer = self._connection.request("pop", program=self._program, name=self.name, most=most)
+        values = np.frombuffer(answer.blob, self._value.dtype)
+        return self._labelled(pd.DataFrame(frames.columns([values], self._value)))
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        where: dict[str, Any] = {"program": self._program, "name": self.name}
+        where["key"] = self._encoded_key(key).hex()
+        if self._type == _PROG_ARRAY and isinstance(value, str):
+            self._connection.request("put_program", fn_name=value, **where)
+        else:
+            data = entries.encode(self._value, value, f"the value of {self.name!r}")
+            self._connection.request("update", value=data.hex(), **where)
+
+    def __delitem__(self, key: Any) -> None:
+        data = self._encoded_key(key)
+        self._connection.request("delete", program=self._program, name=self.name, key=data.hex())
 
     def clear(self) -> None:
         """Delete every entry of a hash, set every value of an array to zero."""
@@ -63,15 +123,39 @@ class Table:
     def __repr__(self) -> str:
         return f"<Table {self.name!r}>"
 
+    def _encoded_key(self, key: Any) -> bytes:
+        what = f"the key of {self.name!r}"
+        if not self._key.dtype.itemsize:
+            return b""  # a queue: the agent says what is wrong
+        if self._is_networks():
+            return entries.encode_network(self._key, key, what)
+        return entries.encode(self._key, key, what)
+
+    def _is_networks(self) -> bool:
+        """Whether the keys are IP networks: a length of the prefix, then as much as an address."""
+        return self._type == _LPM_TRIE and self._key.dtype.itemsize - 4 in _ADDRESS_BYTES
+
+    def _key_columns(self, keys: frames.Records) -> dict[str, Any]:
+        if not self._is_networks():
+            return frames.columns([keys], self._key)
+        raw = keys.tobytes()
+        size = keys.dtype.itemsize
+        found = np.empty(len(keys), object)
+        for index in range(len(keys)):
+            key = raw[index * size : (index + 1) * size]
+            length = int.from_bytes(key[:4], "little")
+            found[index] = ipaddress.ip_network((key[4:], length), strict=False)
+        return {"network": found}
+
     def _labelled(self, frame: pd.DataFrame) -> pd.DataFrame:
         """``frame``, knowing where and when it comes from."""
         frame.attrs.update(self._attrs, end=pd.Timestamp.now(tz="UTC"))
         return frame
 
-    def _read(self) -> tuple[frames.Records, frames.Records, frames.Records | None]:
+    def _read(self) -> tuple[frames.Records, frames.Records, npt.NDArray[np.uint32] | None]:
         answer = self._connection.request("table", program=self._program, name=self.name)
-        entries, stride = answer["entries"], answer["stride"]
-        split = entries * self._key.dtype.itemsize
+        count, stride = answer["entries"], answer["stride"]
+        split = count * self._key.dtype.itemsize
         keys = np.frombuffer(answer.blob[:split], self._key.dtype)
         if not self._cpus:
             return keys, np.frombuffer(answer.blob[split:], self._value.dtype), None
@@ -84,5 +168,5 @@ class Table:
             }
         )
         values = np.frombuffer(answer.blob[split:], one)["value"]
-        cpus = np.tile(np.arange(self._cpus, dtype="u4"), entries)
+        cpus = np.tile(np.arange(self._cpus, dtype="u4"), count)
         return np.repeat(keys, self._cpus), values, cpus

@@ -8,8 +8,10 @@ second pass sees the macros below, which count each failure in a per-CPU array d
 before the buffer. BCC numbers maps downwards in order of declaration, so that array is the
 buffer's own number plus one; no name has to be guessed.
 
-*Layouts.* BCC describes a map's value (padding, nesting, arrays) but not a buffer's record. An
-array of one record, declared at the end of the program, makes it describe that as well.
+*Layouts.* clang's table of types (BTF) says what a map's keys and values are, but not what goes
+into a buffer. An array of one record, declared at the end of the program, makes it say that as
+well. What the record is, is read from the calls; where that goes wrong, clang objects to our line,
+and the program is compiled without it.
 
 No line of the reader's program moves, so clang's line numbers are the reader's.
 """
@@ -19,6 +21,7 @@ from typing import Dict, List, NamedTuple, Optional
 
 LOST_SUFFIX = "__lost"
 LAYOUT_SUFFIX = "__layout"
+HIDDEN = (LOST_SUFFIX, LAYOUT_SUFFIX)
 
 # Given to clang as -D flags, not as text: the verifier quotes source lines by their number, and
 # BCC gets the text of those wrong when a #line directive hides lines of our own.
@@ -50,6 +53,7 @@ COUNT_LOST = {
 
 _COMMENT_OR_STRING = re.compile(r'//[^\n]*|/\*.*?\*/|"(?:\\.|[^"\\\n])*"', re.DOTALL)
 _BUFFER = re.compile(r"^(?![ \t]*#)(.*?)\bBPF_(RINGBUF|PERF)_OUTPUT\s*\(\s*(\w+)", re.MULTILINE)
+_QUEUE = re.compile(r"^(?![ \t]*#).*?\bBPF_(?:QUEUE|STACK)\s*\(", re.MULTILINE)
 _SEND = re.compile(
     r"(\w+)\s*\.\s*(?:perf_submit\s*\(\s*\w+\s*,|ringbuf_output\s*\(|ringbuf_reserve\s*\()\s*"
     r"(?:\(\s*(?:\w+\s*)+\*+\s*\)\s*)?"  # a cast
@@ -68,8 +72,8 @@ class Instrumented(NamedTuple):
     layouts: Dict[str, str]  # buffer name -> name of the map that describes its record
 
 
-def instrument(source: str) -> Instrumented:
-    """Add lost counts and layouts to a BCC program.
+def instrument(source: str, layouts: bool = True) -> Instrumented:
+    """Add lost counts and, unless told not to, layouts to a BCC program.
 
     >>> done = instrument("struct e { u32 pid; };\\nBPF_RINGBUF_OUTPUT(out, 8);\\n"
     ...                   "int f(void *ctx) { struct e e = {}; out.ringbuf_output(&e, 4, 0); }")
@@ -87,18 +91,28 @@ def instrument(source: str) -> Instrumented:
             at = found.end(1)
             lost = f"BPF_PERCPU_ARRAY({found.group(3)}{LOST_SUFFIX}, u64, 1); "
             text = text[:at] + lost + text[at:]
-    layouts: Dict[str, str] = {}
-    for found in sends:
+    described: Dict[str, str] = {}
+    for found in sends if layouts else []:
         name = found.group(1)
         member = _record_member(plain, found)
-        if name in declared and name not in layouts and member:
-            layouts[name] = name + LAYOUT_SUFFIX
+        if name in declared and name not in described and member:
+            described[name] = name + LAYOUT_SUFFIX
             text += (
                 f"\nstruct {name}__record {{ {member}; }};"
                 f" BPF_ARRAY({name}{LAYOUT_SUFFIX}, struct {name}__record, 1);"
             )
+    if _QUEUE.search(plain):  # BCC does not tell the kernel the types of these, only of others
+        text += f"\nBPF_ARRAY(ebpflab{LAYOUT_SUFFIX}, u32, 1);"
     cflags = [f"-D{name}={body}" for name, body in COUNT_LOST.items()] if known else []
-    return Instrumented(text, cflags, declared, known, layouts)
+    return Instrumented(text, cflags, declared, known, described)
+
+
+def blames_layouts(log: str) -> bool:
+    """Whether clang objects to a line that `instrument` has added for a layout."""
+    return (
+        re.search(rf"error: .*\n(?: *\d+ \| ?)?struct \w+__record {{.*{LAYOUT_SUFFIX}, ", log)
+        is not None
+    )
 
 
 def _record_member(plain: str, send: "re.Match[str]") -> Optional[str]:

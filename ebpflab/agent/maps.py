@@ -1,4 +1,4 @@
-"""Reading and clearing BPF maps through their file descriptors.
+"""Reading, writing and clearing BPF maps through their file descriptors.
 
 Whole maps are read with the kernel's batch calls where the map type has them (hash and array
 since Linux 5.6, commit cb4d03ab499d; per-CPU array since 5.13) and key by key otherwise. BCC's
@@ -8,6 +8,7 @@ its second batch starts at a wrong place.
 
 import ctypes as ct
 import errno
+import os
 from typing import Any, List, NamedTuple, Tuple
 
 from bcc import lib
@@ -15,13 +16,17 @@ from faults import Fault
 
 # enum bpf_map_type, include/uapi/linux/bpf.h
 HASH, ARRAY, PROG_ARRAY, PERF_EVENT_ARRAY, PERCPU_HASH, PERCPU_ARRAY, STACK_TRACE = range(1, 8)
-LRU_HASH, LRU_PERCPU_HASH, LPM_TRIE = 9, 10, 11
+CGROUP_ARRAY, LRU_HASH, LRU_PERCPU_HASH, LPM_TRIE, ARRAY_OF_MAPS, HASH_OF_MAPS = range(8, 14)
+QUEUE, STACK = 22, 23
 RINGBUF = 27
 
 HASHES = (HASH, PERCPU_HASH, LRU_HASH, LRU_PERCPU_HASH)
 ARRAYS = (ARRAY, PERCPU_ARRAY)
 PER_CPU = (PERCPU_HASH, PERCPU_ARRAY, LRU_PERCPU_HASH)
-READABLE = (*HASHES, *ARRAYS, STACK_TRACE, LPM_TRIE)
+QUEUES = (QUEUE, STACK)
+REFERENCES = (PROG_ARRAY, ARRAY_OF_MAPS, HASH_OF_MAPS)  # their values are numbers of programs, maps
+READABLE = (*HASHES, *ARRAYS, STACK_TRACE, LPM_TRIE, *REFERENCES)
+WRITABLE = (*HASHES, *ARRAYS, LPM_TRIE)
 
 _BATCH = 4096
 
@@ -67,13 +72,73 @@ class Map(NamedTuple):
 
 def read(table: Map) -> Tuple[bytes, bytes]:
     """All keys and all values, each back to back in the same order."""
+    if table.type in QUEUES:
+        raise Fault(
+            "TableError",
+            f"The queue or stack {table.name!r} cannot be looked through: the kernel shows only the"
+            f" value that is next. prog[{table.name!r}].pop() takes them out, and returns them.",
+        )
     if table.type not in READABLE:
         raise Fault(
-            "UnknownName",
-            f"The map {table.name} (type {table.type}) is of a kind that cannot be read as a table",
+            "TableError",
+            f"The map {table.name!r} (type {table.type} of enum bpf_map_type) has no entries that"
+            " can be read from outside: it connects programs with perf events, cgroups or sockets.",
         )
     batched = _read_batched(table) if table.type in (*HASHES, *ARRAYS) else None
     return batched if batched is not None else _read_each(table)
+
+
+def pop(table: Map, most: int) -> bytes:
+    """Values taken out of a queue or stack, back to back, in the order in which they came out."""
+    if table.type not in QUEUES:
+        raise Fault("TableError", f"{table.name!r} is not a queue or stack: nothing can be popped.")
+    value, found = ct.create_string_buffer(table.value_size), bytearray()
+    for _ in range(most):
+        if lib.bpf_lookup_and_delete(table.fd, None, value) != 0:
+            break
+        found += value.raw
+    return bytes(found)
+
+
+def update(table: Map, key: bytes, value: bytes) -> None:
+    """Write one entry; of a per-CPU map, the same value for every CPU."""
+    _check_writable(table)
+    padded = value.ljust(table.stride // table.cpus, b"\0") * table.cpus
+    if lib.bpf_update_elem(table.fd, key, padded, 0) != 0:
+        raise _refused(f"Cannot write an entry of {table.name!r}", table)
+
+
+def delete(table: Map, key: bytes) -> None:
+    """Delete one entry."""
+    _check_writable(table)
+    if lib.bpf_delete_elem(table.fd, key) != 0:
+        raise _refused(f"Cannot delete an entry of {table.name!r}", table)
+
+
+def put_program(table: Map, key: bytes, program: int) -> None:
+    """Let a place of a jump table lead to a program, given by its file descriptor."""
+    if lib.bpf_update_elem(table.fd, key, ct.byref(ct.c_uint32(program)), 0) != 0:
+        raise _refused(f"Cannot write an entry of {table.name!r}", table)
+
+
+def _check_writable(table: Map) -> None:
+    if table.type not in WRITABLE:
+        raise Fault(
+            "TableError",
+            f"Entries of {table.name!r} (type {table.type} of enum bpf_map_type) cannot be written"
+            " from outside: only those of a hash, an array, an LPM trie, and functions in a jump"
+            " table (BPF_PROG_ARRAY).",
+        )
+
+
+def _refused(what: str, table: Map) -> Fault:
+    code = ct.get_errno()
+    why = {
+        errno.E2BIG: f"it has room for {table.max_entries} entries",
+        errno.ENOENT: "there is no such entry",
+        errno.EINVAL: "an entry of an array cannot be deleted, nor this key be held",
+    }
+    return Fault("TableError", f"{what}: {why.get(code, os.strerror(code))}.")
 
 
 def _read_batched(table: Map) -> Any:
@@ -137,7 +202,7 @@ def _read_each(table: Map) -> Tuple[bytes, bytes]:
 
 def can_clear(table: Map) -> bool:
     """Whether a map is of a kind, and of a size, that is emptied sooner than made anew."""
-    kinds = (*ARRAYS, *HASHES, STACK_TRACE, LPM_TRIE, PERF_EVENT_ARRAY, RINGBUF)
+    kinds = (*READABLE, *QUEUES, PERF_EVENT_ARRAY, CGROUP_ARRAY, RINGBUF)
     return table.type in kinds and (table.type == RINGBUF or table.max_entries <= 1 << 17)
 
 
@@ -147,7 +212,9 @@ def clear(table: Map) -> None:
         zero = ct.create_string_buffer(table.stride)
         for index in range(table.max_entries):
             lib.bpf_update_elem(table.fd, ct.byref(ct.c_uint32(index)), zero, 0)
-    elif table.type in (*HASHES, STACK_TRACE, LPM_TRIE):
+    elif table.type in QUEUES:
+        pop(table, table.max_entries)
+    elif table.type in READABLE:
         for key in _keys(table):
             lib.bpf_delete_elem(table.fd, ct.create_string_buffer(key, len(key)))
 

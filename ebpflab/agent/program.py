@@ -19,9 +19,10 @@ import discover
 import guarded
 import maps
 import perf
+import typeinfo
 import usdt
 from faults import Fault, printed
-from instrument import LAYOUT_SUFFIX, LOST_SUFFIX, Instrumented, instrument
+from instrument import HIDDEN, LOST_SUFFIX, Instrumented, blames_layouts, instrument
 from streams import Drain, PerfStream, RingStream, Stream
 
 # A call to a function that does not exist is only a warning in C, and an obscure error later.
@@ -133,20 +134,29 @@ class Program:
         self._listening: Dict[int, usdt.Enabled] = {}  # by the number of the attachment
         self.streams: Dict[str, Stream] = {}
         code = instrument(source)
-        with _in_memory(readers) as include:
-            flags = [*_CFLAGS, *code.cflags, *include, *cflags]
-            self.bpf, complaint, self.log = _bcc_call(
-                lambda: _compiler.call(lambda: _Compiled(text=code.text.encode(), cflags=flags))
-            )
+        complaint = self._compile(code, cflags, readers)
+        if complaint is not None and blames_layouts(self.log):
+            code = instrument(source, layouts=False)
+            complaint = self._compile(code, cflags, readers)
         if complaint is not None:
             for function in usdt.complained_of(self.log):
                 usdt.explain(source, function, readers)
             raise self._refused(complaint)
         self.maps = self._find_maps()
+        self.types = typeinfo.of_maps(table.fd for table in self.maps.values())
         self.layouts = code.layouts
         self.functions = self._find_functions()
         self._open_streams(code)
         self.attach_by_name()
+
+    def _compile(self, code: Instrumented, cflags: List[str], readers: str) -> Optional[str]:
+        """Let BCC compile; what it complains of, or None."""
+        with _in_memory(readers) as include:
+            flags = [*_CFLAGS, *code.cflags, *include, *cflags]
+            self.bpf, complaint, self.log = _bcc_call(
+                lambda: _compiler.call(lambda: _Compiled(text=code.text.encode(), cflags=flags))
+            )
+        return complaint
 
     def attach_by_name(self) -> None:
         """Attach what says by its name where: ``kprobe__vfs_read``, ``TRACEPOINT_PROBE``."""
@@ -218,7 +228,7 @@ class Program:
         """What the notebook needs to know of the program: its functions, maps and streams."""
         described = []
         for name, table in self.maps.items():
-            if name.endswith((LOST_SUFFIX, LAYOUT_SUFFIX)):
+            if name.endswith(HIDDEN):
                 continue
             stream = self.streams.get(name)
             valued = self.layouts.get(name, None if stream else name)
@@ -230,8 +240,7 @@ class Program:
                     "value_size": self.maps[valued].value_size if valued else 0,
                     "max_entries": table.max_entries,
                     "cpus": table.cpus,
-                    "key": None if stream else self._type_of("key", name),
-                    "value": self._type_of("leaf", valued) if valued else None,
+                    "typed_as": valued,
                     "stream": stream.ident if stream else None,
                     "counted": name + LOST_SUFFIX in self.maps,
                 }
@@ -247,11 +256,24 @@ class Program:
             "log": self.log,
         }
 
-    def _type_of(self, part: str, name: str) -> Optional[str]:
-        """BCC's JSON description of a map's key or value."""
-        describe = getattr(bcc.lib, f"bpf_table_{part}_desc")
-        text = describe(self.bpf.module, name.encode())
-        return text.decode() if text else None
+    def put_program(self, name: str, key: bytes, function: str) -> None:
+        """Let a tail call through a jump table lead to a function.
+
+        The kernel wants all programs of a jump table to be of one kind, which nothing tells before
+        one of them is loaded, with an attachment.
+        """
+        kinds = {typeinfo.program_type(each.fd) for each in self.bpf.funcs.values()}
+        if len(kinds) != 1:
+            raise Fault(
+                "TableError",
+                f"Cannot put {function!r} into the jump table {name!r}: first attach the function"
+                " that jumps, so that it is known for which kind of probe this one is to be loaded."
+                if not kinds
+                else f"Cannot put {function!r} into the jump table {name!r}: functions of several"
+                " kinds of probes are attached, and a jump table holds one kind.",
+            )
+        self._load_function(function, kinds.pop())
+        maps.put_program(self.maps[name], key, self.bpf.funcs[function.encode()].fd)
 
     def attach(self, request: Dict[str, Any]) -> Attachment:
         """Attach a function. Asking twice for the same probe gives the one that is there."""

@@ -160,6 +160,7 @@ class Session:
             request.get("usdt_contexts", ()),
         )
         loaded["messages"] = self._messages
+        self._send_blob(request["id"], self._programs[request["program"]].types)
         return loaded
 
     def op_attach(self, request: wire.Message) -> Reply:
@@ -189,6 +190,26 @@ class Session:
 
     def op_clear(self, request: wire.Message) -> Reply:
         maps.clear(self._programs[request["program"]].maps[request["name"]])
+        return {}
+
+    def op_update(self, request: wire.Message) -> Reply:
+        table = self._programs[request["program"]].maps[request["name"]]
+        maps.update(table, bytes.fromhex(request["key"]), bytes.fromhex(request["value"]))
+        return {}
+
+    def op_delete(self, request: wire.Message) -> Reply:
+        table = self._programs[request["program"]].maps[request["name"]]
+        maps.delete(table, bytes.fromhex(request["key"]))
+        return {}
+
+    def op_put_program(self, request: wire.Message) -> Reply:
+        program = self._programs[request["program"]]
+        program.put_program(request["name"], bytes.fromhex(request["key"]), request["fn_name"])
+        return {}
+
+    def op_pop(self, request: wire.Message) -> Reply:
+        table = self._programs[request["program"]].maps[request["name"]]
+        self._send_blob(request["id"], maps.pop(table, request["most"]))
         return {}
 
     def op_start(self, request: wire.Message) -> Reply:

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from ebpflab import Lab
-from ebpflab.errors import ProgramError, UnknownName
+from ebpflab.errors import TableError, UnknownName
 
 TABLES = r"""
 #include <uapi/linux/ptrace.h>
@@ -101,7 +101,7 @@ def test_stacks_begin_where_they_were(lab: Lab, program: str) -> None:
 
 
 def test_what_is_no_histogram_says_so(prog) -> None:  # type: ignore[no-untyped-def]
-    with pytest.raises(ProgramError, match="not a histogram"):
+    with pytest.raises(TableError, match="not a histogram"):
         prog["by_key"].histogram()
 
 

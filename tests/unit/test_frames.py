@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import struct
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import pytest
 from hypothesis import given
@@ -13,50 +14,33 @@ from hypothesis import strategies as st
 
 from ebpflab import frames
 from ebpflab.agent import wire
+from ebpflab.btf import Bits, Column
 
-EVENT = ["ev", [["n", "unsigned long long"], ["name", "char", [8]]], "struct_packed"]
-"""As BCC describes ``struct ev { u64 n; char name[8]; }``."""
+EVENT = frames.layout_of(
+    [Column("n", 0, np.dtype("u8")), Column("name", 8, np.dtype("S8"), "text")], 16, "data"
+)
+"""``struct event { u64 n; char name[8]; }``"""
 
 
 def _record(data: bytes, flags: int = 0, word: int = 0) -> bytes:
     return (struct.pack("<II", len(data) | flags, word) + data).ljust(wire.stride(len(data)), b"\0")
 
 
+def _columns(data: npt.NDArray[Any]) -> dict[str, Any]:
+    """The column ``comm`` of an array of strings."""
+    layout = frames.layout_of([Column("comm", 0, data.dtype, "text")], data.dtype.itemsize, "data")
+    return frames.columns([data.view(layout.dtype)], layout)
+
+
 def _event(n: int, name: bytes = b"x") -> bytes:
     return struct.pack("<Q8s", n, name)
-
-
-def test_padding_and_nesting_keep_their_offsets() -> None:
-    inner = [
-        "inner",
-        [["a", "unsigned char"], ["__pad_1", "char", [3]], ["b", "unsigned int"]],
-        "struct_packed",
-    ]
-    dtype = frames.dtype_of(["e", [["ts", "unsigned long long"], ["in", inner]], "struct_packed"])
-    assert dtype.itemsize == 16
-    value = np.frombuffer(struct.pack("<QBxxxI", 5, 6, 7), dtype)
-    assert (value["ts"][0], value["in"]["a"][0], value["in"]["b"][0]) == (5, 6, 7)
-
-
-def test_unions_overlap_and_structs_align() -> None:
-    union = ["u", [["small", "unsigned char"], ["wide", "unsigned int"]], "union"]
-    dtype = frames.dtype_of(["e", [["flag", "unsigned char"], ["u", union]], "struct"])
-    assert dtype.itemsize == 8
-    value = np.frombuffer(struct.pack("<BxxxI", 1, 0x01020304), dtype)
-    assert value["u"]["small"][0] == 4 and value["u"]["wide"][0] == 0x01020304
-
-
-def test_a_type_that_cannot_be_described_is_raw_bytes() -> None:
-    bits = json.dumps(["e", [["a", "unsigned int", 3]], "struct"])
-    layout = frames.layout_of(bits, 4, "value")
-    assert layout.dtype == np.dtype("V4") and layout.scalar == "value"
 
 
 @given(st.lists(st.integers(0, 2**64 - 1), max_size=50), st.integers(0, 60))
 def test_records_of_one_size(numbers: list[int], first: int) -> None:
     span = b"".join(_record(_event(n), word=n % 7) for n in numbers)
     assert frames.count_records(span) == len(numbers)
-    data, words = frames.records(span, frames.dtype_of(EVENT), first)
+    data, words = frames.records(span, EVENT.dtype, first)
     assert list(data["n"]) == numbers[first:]
     assert list(words) == [n % 7 for n in numbers[first:]]
 
@@ -69,29 +53,56 @@ def test_mixed_sizes_and_discards(rows: list[tuple[int, bool, int]]) -> None:
     )
     kept = [(n, size) for n, gone, size in rows if not gone]
     assert frames.count_records(span) == len(kept)
-    data, _ = frames.records(span, frames.dtype_of(EVENT))
+    data, _ = frames.records(span, EVENT.dtype)
     assert list(data["n"]) == [n for n, _ in kept]
     assert list(data["name"]) == [b"abcdefgh"[: min(size, 16) - 8] for _, size in kept]
 
 
 def test_strings_end_at_the_first_nul_and_survive_bad_utf8() -> None:
     data = np.array([b"ls\0junk", b"", b"\xff\xfe", b"caf\xc3\xa9"], "S8")
-    columns = frames.columns(data, frames.Layout(data.dtype, "comm"))
+    columns = _columns(data)
     assert list(columns["comm"]) == ["ls", "", "\ufffd\ufffd", "caf\u00e9"]
 
 
 def test_long_string_columns_are_dictionary_encoded() -> None:
     data = np.array([b"ls\0a", b"ls\0b", b"cat"] * 4000, "S8")
-    column = pd.Series(frames.columns(data, frames.Layout(data.dtype, "comm"))["comm"])
+    column = pd.Series(_columns(data)["comm"])
     assert isinstance(column.dtype, pd.CategoricalDtype)
     assert column.value_counts().to_dict() == {"ls": 8000, "cat": 4000}
 
 
-def test_log2_buckets_hold_what_bpf_log2l_puts_there() -> None:
+@given(st.lists(st.binary(max_size=11), max_size=60), st.integers(1, 11))
+def test_equal_strings_get_one_code(texts: list[bytes], size: int) -> None:
+    data = np.array(texts, f"S{size}")
+    codes, first = frames._alike(data)
+    assert [data[first[code]] for code in codes] == list(data)
+    assert len(first) == len(set(data.tolist()))
+
+
+def test_strings_whose_hashes_are_equal_stay_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(frames.pd, "factorize", lambda hashes: (np.zeros(len(hashes), "i8"), [0]))
+    codes, first = frames._alike(np.array([b"ls", b"cat", b"ls"], "S4"))
+    assert codes[0] == codes[2] != codes[1] and len(first) == 2
+
+
+@given(st.integers(0, 7), st.integers(1, 64), st.lists(st.integers(0, 2**72 - 1), min_size=1))
+def test_bit_fields(shift: int, width: int, numbers: list[int]) -> None:
+    stored = b"".join(number.to_bytes(9, "little") for number in numbers)
+    for dtype in (np.dtype("u8"), np.dtype("i8")):
+        column = Column("bits", 0, dtype, bits=Bits(shift, width))
+        layout = frames.layout_of([column], 9, "data")
+        found = frames.columns([np.frombuffer(stored, layout.dtype)], layout)["bits"]
+        sign = 1 << (width - 1) if dtype.kind == "i" else 0
+        truth = [(number >> shift & (1 << width) - 1 ^ sign) - sign for number in numbers]
+        assert found.tolist() == truth
+
+
+@pytest.mark.parametrize("largest", [2**61, 2**62, 2**63, 2**64 - 2048])
+def test_log2_buckets_hold_what_bpf_log2l_puts_there(largest: int) -> None:
     def bpf_log2l(value: int) -> int:
         return max(value, 1).bit_length()
 
-    values = pd.Series([0, 1, 2, 3, 4, 7, 8, 1000, 2**40])
+    values = pd.Series([0, 1, 2, 3, 4, 7, 8, 1000, 2**40, largest], dtype="u8")
     slots = values.map(bpf_log2l).value_counts()
     found = frames.histogram(slots.index.to_numpy(), slots.to_numpy(), "log2")
     for bucket, count in found["count"].items():
@@ -104,3 +115,30 @@ def test_an_empty_histogram_has_no_rows() -> None:
     assert frames.histogram(empty, empty, "log2").empty
     with pytest.raises(ValueError, match="'log2' or 'linear'"):
         frames.histogram(empty, empty, "log10")
+
+
+@pytest.mark.parametrize("scale", ["log2", "linear"])
+def test_a_histogram_for_each_key(scale: str) -> None:
+    groups = pd.DataFrame({"disk": ["a", "b", "a", "b"], "op": [1, 1, 1, 2]})
+    slots, counts = np.array([1, 4, 3, 2]), np.array([10, 20, 30, 0])
+    found = frames.grouped_histogram(groups, slots, counts, scale)
+    assert found.index.names == ["disk", "op", "bucket"]
+    for (disk, op), part in found.groupby(["disk", "op"]):
+        mine = (groups["disk"] == disk) & (groups["op"] == op)
+        alone = frames.histogram(slots[mine], counts[mine], scale)
+        part = part.droplevel(["disk", "op"])
+        assert list(part["count"])[: len(alone)] == list(alone["count"])
+        assert part["count"].sum() == counts[mine].sum()
+    assert set(found.groupby(["disk", "op"]).size()) == {len(found) // 2}, "the same buckets"
+    assert ("b", 2) not in found.index, "of nothing but zeros there is no histogram"
+
+
+def test_no_key_has_no_histogram() -> None:
+    empty = np.zeros(0, "i8")
+    found = frames.grouped_histogram(pd.DataFrame({"disk": []}), empty, empty, "log2")
+    assert found.empty and found.index.names == ["disk", "bucket"]
+
+
+def test_a_slot_that_is_no_logarithm_says_so() -> None:
+    with pytest.raises(ValueError, match="scale='linear'"):
+        frames.histogram(np.array([100]), np.array([1]), "log2")
