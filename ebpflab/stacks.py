@@ -24,4 +24,6 @@ class StackTable(Table):
         keys, values, _ = self._read()
         addresses = values.view("u8").reshape(len(keys), -1) if len(keys) else np.empty((0, 1))
         rows = [tuple(int(address) for address in row if address) for row in addresses]
-        return self._labelled(pd.DataFrame({"stack_id": keys["key"].astype("i4"), "addresses": rows}))
+        return self._labelled(
+            pd.DataFrame({"stack_id": keys["key"].astype("i4"), "addresses": rows})
+        )

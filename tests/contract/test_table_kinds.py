@@ -169,9 +169,8 @@ def test_maps_without_entries_say_so(prog: Program, name: str) -> None:
         prog[name].pop()
 
 
-def test_maps_of_maps_and_stacks_are_tables(prog: Program) -> None:
+def test_maps_of_maps_are_tables(prog: Program) -> None:
     assert prog["outer"].frame().empty and prog["outers"].frame().empty
-    assert list(prog["stacks"].frame().columns) == ["key", "ip"]
 
 
 def test_every_kind_is_empty_when_the_program_is_loaded_again(lab: Lab, program: str) -> None:
