@@ -46,9 +46,9 @@ class Completed:
 class Lab:
     """A machine to trace. Also a context manager; `close` detaches and ends everything.
 
-    ``target`` is "auto" (the first of local and vm that can do what the chapters need), "local"
-    or "vm". The environment variable EBPFLAB_TARGET overrides "auto". Raises a TargetError that
-    says what to do when no machine can be had.
+    ``target`` is "auto" (the first of local and vm that can do what the chapters need), "local",
+    "vm", or another machine as "ssh://user@host". The environment variable EBPFLAB_TARGET
+    overrides "auto". Raises a TargetError that says what to do when no machine can be had.
 
     >>> with Lab() as lab:                                            # doctest: +SKIP
     ...     prog = lab.load(source)

@@ -9,6 +9,7 @@ from ebpflab.errors import TargetError, suggest
 from ebpflab.features import can_trace_kernel
 from ebpflab.targets.base import Target
 from ebpflab.targets.local import LocalTarget
+from ebpflab.targets.ssh import SshTarget
 from ebpflab.targets.vm import VmTarget
 
 TARGETS: dict[str, type[Target]] = {"local": LocalTarget, "vm": VmTarget}
@@ -29,11 +30,14 @@ def choose(name: str) -> tuple[Target, str]:
 
 
 def _named(name: str) -> Target:
+    if name.startswith("ssh:"):
+        return SshTarget(name)
     try:
         return TARGETS[name]()
     except KeyError:
         raise TargetError(
-            f"There is no target {name!r}. Targets: auto, {', '.join(TARGETS)}."
+            f"There is no target {name!r}. Targets: auto, {', '.join(TARGETS)},"
+            " ssh://user@host."
             f"{suggest(name, TARGETS)}"
         ) from None
 

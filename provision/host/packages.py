@@ -41,6 +41,7 @@ FOR_TESTS = [
     Package("libc6-dev", "its headers"),
     Package("systemtap-sdt-dev", "sys/sdt.h, for programs with USDT probes"),
     Package("golang-go", "compiles the Go programs that tests trace"),
+    Package("openssh-server", "an sshd on loopback, for the ssh target"),
     Package("sudo", "visudo, which checks the rule of `ebpflab setup-sudo`"),
 ]
 

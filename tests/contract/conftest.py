@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import own_sshd
 import pytest
 
 from ebpflab import Lab
@@ -32,11 +33,19 @@ int main(int argc, char **argv) {
     scope="session",
     params=[
         pytest.param("local", marks=pytest.mark.local),
+        pytest.param("ssh", marks=pytest.mark.local),
         pytest.param("vm", marks=pytest.mark.vm),
     ],
 )
-def lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
+def lab(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     """A lab on each target. A target that cannot be used here is a failure, not a skip."""
+    if request.param == "ssh":
+        folder = tmp_path_factory.mktemp("sshd")
+        with own_sshd.serving(folder) as address, pytest.MonkeyPatch.context() as patch:
+            own_sshd.on_path(folder, patch)
+            with Lab(address) as lab:
+                yield lab
+        return
     reason = TARGETS[request.param]().unavailable()
     assert reason is None, f"{request.param}: {reason}"
     with Lab(request.param) as lab:

@@ -1,0 +1,182 @@
+"""The ssh target: an agent on another machine, reached by the system's own ``ssh``.
+
+The user's configuration and keys count, as in a terminal; ssh is told never to ask. Nothing is
+written on the other machine: its python3 gets the bootstrap (`provision/bootstrap.py`) as its
+program text, and takes the agent off standard input. It runs as root, through ``sudo -n`` where
+the user is not root, and needs nothing there but python3-bpfcc.
+
+When the connection ends, however it ends, the agent's input ends, and it detaches everything.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import select
+import shlex
+import shutil
+import subprocess
+import tempfile
+import time
+from urllib.parse import urlsplit
+
+from ebpflab.errors import MissingTool, NeedsRoot, TargetError
+from ebpflab.targets.base import Progress, Target, Transport
+from ebpflab.vm import delivery
+
+_CONNECT_SECONDS = 60.0
+_END_SECONDS = 3.0
+# Ask nothing; notice within 15 seconds that the other machine, or the network, has gone.
+_OPTIONS = ("-T", "-oBatchMode=yes", "-oServerAliveInterval=5", "-oServerAliveCountMax=3")
+
+# What ssh, sudo or the other machine's shell say, and what that means for the reader.
+_CAUSES: tuple[tuple[str, type[TargetError], str], ...] = (
+    (
+        r"Host key verification failed|REMOTE HOST IDENTIFICATION HAS CHANGED",
+        TargetError,
+        "its host key is not the one that is known, or not known yet. Connect once in a terminal"
+        " and compare the fingerprint; `ssh-keygen -R HOST` forgets an old key.",
+    ),
+    (
+        r"Permission denied",
+        TargetError,
+        "it takes none of your keys. `ssh-copy-id` puts one there; a key with a passphrase must"
+        " be in ssh-agent.",
+    ),
+    (r"Could not resolve hostname", TargetError, "there is no machine of that name."),
+    (
+        r"Connection refused",
+        TargetError,
+        "nothing listens there. Is sshd running, and is this its port?",
+    ),
+    (r"Connection timed out|No route to host", TargetError, "it does not answer. Is it on?"),
+    (
+        r"sudo: .*password is required|sudo: .*terminal is required|not in the sudoers",
+        NeedsRoot,
+        "its sudo asks for a password, and the agent must be root there. Log in as root, or allow"
+        " this user `sudo -n` there.",
+    ),
+    (r"sudo: .*not found", NeedsRoot, "you are not root there, and it has no sudo."),
+    (
+        r"python3: .*(?:not found|No such file)",
+        TargetError,
+        "it has no /usr/bin/python3. Install it there with python3-bpfcc.",
+    ),
+)
+
+
+class SshTransport(Transport):
+    """An agent at the other end of an ssh."""
+
+    def __init__(self, host: str, command: list[str]) -> None:
+        self._host = host
+        self._said = tempfile.TemporaryFile()  # noqa: SIM115 - as long as the agent
+        self._process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._said,
+            start_new_session=True,  # Ctrl-C in a terminal is for the notebook alone
+        )
+        assert self._process.stdin is not None and self._process.stdout is not None
+        self.writer = self._process.stdin.fileno()
+        self.reader = self._process.stdout.fileno()
+
+    def deliver(self) -> None:
+        """Send the agent, and wait until it runs. Raises the TargetError for what went wrong."""
+        try:
+            _write_all(self.writer, delivery.agent_parcel())
+        except BrokenPipeError:
+            pass  # ssh has given up; it said why
+        deadline, said = time.monotonic() + _CONNECT_SECONDS, b""
+        while len(said) < len(delivery.RUN):
+            ready, _, _ = select.select([self.reader], [], [], max(deadline - time.monotonic(), 0))
+            data = os.read(self.reader, len(delivery.RUN) - len(said)) if ready else b""
+            if not data:
+                raise self._refused(ready=bool(ready))
+            said += data
+        if said != delivery.RUN:
+            raise TargetError(
+                f"Cannot trace {self._host}: its shell prints text of its own, beginning with"
+                f" {said!r}, before a command runs. Make its start-up files (.bashrc and the like)"
+                " silent where there is no terminal."
+            )
+
+    def _refused(self, ready: bool) -> TargetError:
+        said = self._last_words() if ready else ""
+        for pattern, kind, meaning in _CAUSES:
+            if re.search(pattern, said):
+                return kind(f"Cannot trace {self._host}: {meaning}\nIt said: {said}")
+        why = f"it said: {said}" if said else f"no answer in {_CONNECT_SECONDS:.0f} seconds"
+        return TargetError(f"Cannot trace {self._host}: {why}.")
+
+    def _last_words(self) -> str:
+        """What ssh printed, once it has ended."""
+        try:
+            self._process.wait(_END_SECONDS)
+        except subprocess.TimeoutExpired:
+            pass
+        self._said.seek(0)
+        lines = self._said.read().decode(errors="replace").split("\n")
+        return "\n".join(line.strip() for line in lines if line.strip(" @\r"))
+
+    def close(self) -> None:
+        """Close the agent's input; it detaches and ends, and ssh with it."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        try:
+            self._process.wait(_END_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+    def post_mortem(self) -> str:
+        said = self._last_words().splitlines()[-3:]
+        return f"The connection to {self._host} ended." + (
+            f" ssh said last: {' '.join(said)}" if said else ""
+        )
+
+
+class SshTarget(Target):
+    """Another machine: ``ssh://user@host`` or ``ssh://user@host:port``."""
+
+    def __init__(self, url: str) -> None:
+        parts = urlsplit(url)
+        host = parts.hostname or "-"
+        if parts.scheme != "ssh" or host.startswith("-") or parts.path.strip("/") or parts.query:
+            raise TargetError(
+                f"{url!r} is not an address for ssh. Write ssh://host, ssh://user@host or"
+                " ssh://user@host:port."
+            )
+        self.name = url.rstrip("/")
+
+    def command(self) -> list[str]:
+        """The ssh that starts the agent there."""
+        agent = shlex.join(["/usr/bin/python3", "-I", "-B", "-c", delivery.bootstrap_source()])
+        as_root = f'if [ "$(id -u)" = 0 ]; then exec {agent}; else exec sudo -n {agent}; fi'
+        # sh by name: the login shell there may be any.
+        return ["ssh", *_OPTIONS, self.name, f"exec sh -c {shlex.quote(as_root)}"]
+
+    def unavailable(self) -> str | None:
+        if shutil.which("ssh") is None:
+            return "there is no ssh here; install it (Debian: openssh-client)"
+        return None
+
+    def connect(self, progress: Progress) -> Transport:
+        reason = self.unavailable()
+        if reason is not None:
+            raise MissingTool(f"Cannot trace {self.name}: {reason}.")
+        progress(f"connecting to {self.name}")
+        transport = SshTransport(self.name, self.command())
+        try:
+            transport.deliver()
+        except BaseException:
+            transport.close()
+            raise
+        return transport
+
+
+def _write_all(fd: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]

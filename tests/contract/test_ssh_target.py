@@ -1,0 +1,99 @@
+"""What the ssh target must do beyond the contract: end well, whoever ends it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import own_sshd
+import pytest
+
+from ebpflab import Lab
+from ebpflab.errors import ConnectionLost, TargetError
+
+pytestmark = pytest.mark.local
+
+COUNT = r"""
+BPF_RINGBUF_OUTPUT(seen, 8);
+int on_work(struct pt_regs *ctx) {
+  u64 n = PT_REGS_PARM1(ctx);
+  seen.ringbuf_output(&n, sizeof(n), 0);
+  return 0;
+}
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("sshd")
+
+
+@pytest.fixture(scope="module")
+def address(folder: Path) -> Iterator[str]:
+    with own_sshd.serving(folder) as address, pytest.MonkeyPatch.context() as patch:
+        own_sshd.on_path(folder, patch)
+        yield address
+
+
+def test_a_lost_connection_is_named_and_the_rows_so_far_stay(address: str) -> None:
+    lab = Lab(address)
+    work = r"__attribute__((noinline)) long work(long n) { __asm__(\"\"); return n; }"
+    main = "int main() { for (long n = 0; n < 17; n++) work(n); }"
+    place = lab.run(["mktemp", "-d"]).stdout.strip()
+    built = lab.run(
+        ["gcc", "-x", "c", "-o", f"{place}/target", "-"], input=work.replace('\\"', '"') + main
+    )
+    assert built.returncode == 0, built.stderr
+    prog = lab.load("#include <uapi/linux/ptrace.h>\n" + COUNT)
+    prog.attach_uprobe(name=f"{place}/target", sym="work", fn_name="on_work")
+    lab.run([f"{place}/target"])
+    assert len(prog["seen"].frame()) == 17
+    lab.run(["rm", "-r", place])
+    os.kill(lab.agent_pid, signal.SIGKILL)  # of this machine, since the sshd is
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        try:
+            lab.run(["/bin/true"])
+        except ConnectionLost as error:
+            assert address in str(error)
+            break
+    assert list(prog["seen"].frame()["n"]) == list(range(17))
+    lab.close()
+
+
+def test_nothing_is_left_running_there(address: str) -> None:
+    with Lab(address) as lab:
+        agent = Path(f"/proc/{lab.agent_pid}")
+        assert agent.exists()
+    deadline = time.monotonic() + 5
+    while _runs(agent) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not _runs(agent)
+
+
+def _runs(process: Path) -> bool:
+    try:
+        return (process / "stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def test_an_unknown_or_changed_host_key_is_never_taken(address: str, folder: Path) -> None:
+    known = folder / "known"
+    kept = known.read_text()
+    other = (folder / "user.pub").read_text().split()[1]
+    try:
+        for key in ("", kept.replace((folder / "host.pub").read_text().split()[1], other)):
+            known.write_text(key)
+            with pytest.raises(TargetError, match="host key"):
+                Lab(address)
+    finally:
+        known.write_text(kept)
+
+
+def test_a_user_that_it_does_not_take_is_told(address: str) -> None:
+    with pytest.raises(TargetError, match="none of your keys"):
+        Lab(address.replace("root@", "nobody@"))

@@ -1,0 +1,74 @@
+"""The ssh target without a network: addresses, the command, and what each failure says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from ebpflab.errors import MissingTool, NeedsRoot, TargetError
+from ebpflab.targets import choose
+from ebpflab.targets.ssh import SshTarget
+
+
+@pytest.mark.parametrize("url", ["ssh://", "ssh:host", "ssh://-oProxyCommand=x", "ssh://a/path"])
+def test_an_address_that_is_none_is_refused_before_ssh_sees_it(url: str) -> None:
+    with pytest.raises(TargetError, match="ssh://user@host"):
+        choose(url)
+
+
+def test_the_address_goes_to_ssh_as_it_is_and_ssh_asks_nothing() -> None:
+    command = SshTarget("ssh://me@there:2222/").command()
+    assert command[0] == "ssh" and "ssh://me@there:2222" in command
+    assert "-oBatchMode=yes" in command
+    assert command[-1].startswith("exec sh -c ") and "sudo -n /usr/bin/python3 -I -B" in command[-1]
+
+
+@pytest.mark.parametrize(
+    ("said", "kind", "advice"),
+    [
+        ("Host key verification failed.", TargetError, "ssh-keygen -R"),
+        ("@ WARNING: REMOTE HOST IDENTIFICATION HAS CHANGED! @", TargetError, "ssh-keygen -R"),
+        ("me@there: Permission denied (publickey).", TargetError, "ssh-copy-id"),
+        ("ssh: Could not resolve hostname there: Name or service not known", TargetError, "name"),
+        ("ssh: connect to host there port 22: Connection refused", TargetError, "sshd"),
+        ("ssh: connect to host there port 22: Connection timed out", TargetError, "Is it on?"),
+        ("sudo: a password is required", NeedsRoot, "sudo -n"),
+        ("sh: 1: exec: sudo: not found", NeedsRoot, "no sudo"),
+        ("sh: 1: exec: /usr/bin/python3: not found", TargetError, "python3-bpfcc"),
+        ("something nobody has foreseen", TargetError, "something nobody has foreseen"),
+    ],
+)
+def test_each_failure_says_what_to_do(
+    said: str,
+    kind: type[TargetError],
+    advice: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    _fake_ssh(tmp_path, monkeypatch, f"echo '{said}' >&2; exit 255")
+    with pytest.raises(kind) as caught:
+        SshTarget("ssh://there").connect(lambda step: None)
+    assert advice in str(caught.value) and "ssh://there" in str(caught.value)
+    assert type(caught.value) is kind
+
+
+def test_a_shell_that_prints_is_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _fake_ssh(tmp_path, monkeypatch, "echo Welcome to there!; cat > /dev/null")
+    with pytest.raises(TargetError, match=r"b'Welc'.*\.bashrc"):
+        SshTarget("ssh://there").connect(lambda step: None)
+
+
+def test_without_ssh_it_says_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(MissingTool, match="openssh-client"):
+        SshTarget("ssh://there").connect(lambda step: None)
+
+
+def _fake_ssh(folder: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None:
+    ssh = folder / "ssh"
+    ssh.write_text(f"#!/bin/sh\n{script}\n")
+    ssh.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}:/usr/bin:/bin")
