@@ -19,6 +19,8 @@ _CLANG = re.compile(
     re.MULTILINE,
 )
 _CLANG_ANYWHERE = re.compile(r"^(\S+?):(\d+):(\d+): (?:fatal )?error: (.*)$", re.MULTILINE)
+# What follows is advice for writers of C programs, or the name of a flag that we have given.
+_NOISE = re.compile(r"; ISO C99 and later.*| \[-W[\w,=-]+\]|\. For non-kernel uses,.*")
 _LLVM = re.compile(
     r"^(?:Error at line \d+: (.*?)(?: for DAG:.*)?"  # until LLVM 14
     r"|error: \S*?(?::\d+:\d+)?: in function \w+ [^:]*: (.*))$",
@@ -27,6 +29,25 @@ _LLVM = re.compile(
 _LLVM_FUNCTION = re.compile(r"[Ii]n function:? (\w+)")
 _VERIFIER_SOURCE = re.compile(r"^; (?! *@)(\S.*?)(?: @ \S+:\d+)?$")
 
+# Which header defines what a tracing program is likely to look into.
+_HEADER_OF = {
+    "pt_regs": "uapi/linux/ptrace.h",
+    "bpf_perf_event_data": "uapi/linux/bpf_perf_event.h",
+    "task_struct": "linux/sched.h",
+    "mm_struct": "linux/mm_types.h",
+    "cred": "linux/cred.h",
+    "file": "linux/fs.h",
+    "inode": "linux/fs.h",
+    "dentry": "linux/dcache.h",
+    "path": "linux/path.h",
+    "request": "linux/blk-mq.h",
+    "bio": "linux/bio.h",
+    "sk_buff": "linux/skbuff.h",
+    "sock": "net/sock.h",
+    "linux_binprm": "linux/binfmts.h",
+    "bpf_prog": "linux/bpf.h",
+}
+_LOOP_ADVICE = "The verifier must see the loop end. Give it a constant bound."
 _STACK_ADVICE = "The BPF stack is 512 bytes. Keep large structs in a map or in the ring buffer."
 _CLANG_HINTS = (
     (r"stack limit", _STACK_ADVICE),
@@ -50,10 +71,19 @@ _CLANG_HINTS = (
         " (bpf-helpers(7)) and their own functions, nothing of the C library.",
     ),
     (
-        r"incomplete definition of type 'struct (\w+)'|has incomplete type 'struct (\w+)'",
-        "Include the kernel header that defines this struct.",
+        r"incomplete (?:definition of )?type 'struct (?P<struct>\w+)'",
+        "The compiler must know what is in this struct: {include}.",
+    ),
+    (
+        r"'(?:(?:stdio|stdlib|string|unistd|errno|time|math|assert|pthread)|sys/\w+)\.h' file not",
+        "This header is of the C library, which programs have and the kernel has not. Leave it"
+        " out: BPF programs call helpers (bpf-helpers(7)) and their own functions.",
     ),
     (r"'([^']+)' file not found", "This header is not among the traced kernel's headers."),
+    (
+        r"no member named '\w+' in 'struct tracepoint__(?P<category>\w+?)__(?P<name>\w+)'",
+        "The fields of this tracepoint: lab.tracepoint_format('{category}:{name}').",
+    ),
     (
         r"use of undeclared identifier",
         "Misspelt, or its declaration (a BPF_... map, a struct, an #include) is missing above.",
@@ -74,13 +104,20 @@ _VERIFIER_HINTS = (
         r"Unreleased reference",
         "A reserved ring buffer record must be submitted or discarded on every path.",
     ),
+    (r"back-edge|infinite loop|loop detected|too many states", _LOOP_ADVICE),
     (
-        r"back-edge|infinite loop|loop detected|BPF program is too large|too many states",
-        "The verifier must see the loop end. Give it a constant bound.",
+        # E2BIG, with which BCC's largest log is at times as empty as its smallest.
+        r"BPF program is too large|Argument list too long",
+        f"The verifier followed a million steps and gave up. Is there a loop? {_LOOP_ADVICE}",
+    ),
+    (
+        r"unbounded memory access|invalid access to map value|outside of the allowed memory range",
+        "This may lie outside of the memory that it is taken from. The verifier must see that the"
+        " index is in bounds: test it right before, `if (index < 8)`.",
     ),
     (
         r"invalid (?:indirect )?read from stack|invalid stack",
-        "Part of this variable was never written. Start it with `= {}`.",
+        "Part of this variable was never written. Start it with `= {{}}`.",
     ),
     (r"R0 !read_ok", "Every path must return a value: end the function with `return 0;`."),
     (
@@ -96,8 +133,11 @@ _VERIFIER_HINTS = (
 
 def _hint(text: str, hints: tuple[tuple[str, str], ...]) -> str:
     for pattern, advice in hints:
-        if re.search(pattern, text):
-            return advice
+        if found := re.search(pattern, text):
+            named = found.groupdict()
+            if header := _HEADER_OF.get(named.get("struct", "")):
+                return advice.format(include=f"#include <{header}>")
+            return advice.format(include="include the kernel header that defines it", **named)
     return ""
 
 
@@ -120,7 +160,7 @@ def compile_error(message: str, detail: dict[str, Any], source: str) -> CompileE
     line: int | None = None
     column: int | None = None
     if errors:
-        what, quoted, more = errors[0][2], errors[0][3], len(errors) - 1
+        what, quoted, more = _NOISE.sub("", errors[0][2]), errors[0][3], len(errors) - 1
         line = _readers_line(int(errors[0][0]), quoted, source)
         if line is None:
             parts = [f"clang refused the program: {what}", quoted]
@@ -132,7 +172,7 @@ def compile_error(message: str, detail: dict[str, Any], source: str) -> CompileE
             ]
     elif gave_up := _LLVM.search(log):
         # Not with its line: by then BCC's rewriting has moved the lines.
-        what, more = (gave_up.group(1) or gave_up.group(2)).rstrip("."), 0
+        what, more = _NOISE.sub("", gave_up.group(1) or gave_up.group(2)).rstrip("."), 0
         function = _LLVM_FUNCTION.search(log)
         where = f"the function {function.group(1)}" if function else "the program"
         parts = [f"LLVM cannot translate {where} to BPF: {what}."]
@@ -142,6 +182,8 @@ def compile_error(message: str, detail: dict[str, Any], source: str) -> CompileE
         parts = [f"clang refused the program: {what}"]
         more = 0
     parts.append(_hint(what, _CLANG_HINTS))
+    if detail.get("closest"):
+        parts.append(f"Closest matches: {', '.join(detail['closest'])}.")
     if more:
         parts.append(
             f"({more} more error{'s' * (more > 1)}; the whole text is in the error's .log)"

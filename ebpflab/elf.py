@@ -120,6 +120,16 @@ class Binary:
             if each["st_info"]["type"] == "STT_FUNC"
         }
 
+    def function_at(self, address: int) -> Function | None:
+        """The function whose code is at ``address``, where a symbol tells; a library's as well."""
+        for name in (".symtab", ".dynsym"):
+            table: Any = self._sections.get(name)
+            for each in table.iter_symbols() if table is not None else ():
+                start, size_bytes = each["st_value"], each["st_size"]
+                if each["st_info"]["type"] == "STT_FUNC" and start <= address < start + size_bytes:
+                    return Function(each.name, start, size_bytes)
+        return None
+
     def offset(self, address: int) -> int:
         """Where in the file the byte is that is loaded at ``address``.
 
@@ -129,7 +139,10 @@ class Binary:
             skipped = address - segment["p_vaddr"]
             if 0 <= skipped < segment["p_filesz"]:
                 return int(segment["p_offset"] + skipped)
-        raise AttachError(f"Nothing of {self.path!r} is loaded at address {address:#x}.")
+        raise AttachError(
+            f"Nothing of {self.path!r} is loaded at address {address:#x}. Addresses are those of"
+            " the file, as lab.symbols(path) lists them, not those of a running process."
+        )
 
     def read(self, address: int, size_bytes: int) -> bytes:
         """The bytes that are loaded at ``address``."""

@@ -20,7 +20,7 @@ import pandas as pd
 
 from ebpflab import cells, rich
 from ebpflab.connection import Connection
-from ebpflab.errors import ProgramError
+from ebpflab.errors import ProgramError, WorkloadError
 from ebpflab.features import HOSTING, features_frame
 from ebpflab.golang import GoBinary, GoRuntime, open_binary
 from ebpflab.program import Program
@@ -168,7 +168,9 @@ class Lab:
         env: dict[str, str] | None = None,
     ) -> Workload:
         """Start a command on the traced machine and go on: ``.pid``, ``.wait()``, ``.stop()``."""
-        command = [argv] if isinstance(argv, str) else list(argv)
+        command = [argv] if isinstance(argv, str) else [_word(each) for each in argv]
+        if not isinstance(input, str):
+            raise WorkloadError(f"input= is text (str), and is of type {type(input).__name__}.")
         answer = self._connection.request("start", argv=command, input=input, cwd=cwd, env=env)
         return Workload(self._connection, tuple(command), answer["pid"])
 
@@ -314,6 +316,20 @@ class Workload:
 
     def __repr__(self) -> str:
         return f"<Workload {self.pid}: {' '.join(self.argv)}>"
+
+
+def _word(given: object) -> str:
+    """One word of a command: a string, or a path."""
+    if isinstance(given, str | Path):
+        return str(given)
+    raise WorkloadError(
+        "A command is a list of strings, the program first, and this one has"
+        f" {given!r}, of type {type(given).__name__}: write {_unquoted(given)!r}."
+    )
+
+
+def _unquoted(given: object) -> str:
+    return given.decode(errors="replace") if isinstance(given, bytes) else str(given)
 
 
 def _read_source(source: str | Path) -> str:

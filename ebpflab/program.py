@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from ebpflab import btf, frames, golang, perf, rich
+from ebpflab import btf, frames, golang, perf, places, rich
 from ebpflab.connection import Answer, Connection
 from ebpflab.errors import UnknownEvent, UnknownName, suggest
 from ebpflab.progress import notice
@@ -150,8 +150,10 @@ class Program:
         """Run ``fn_name`` when a process enters the function ``sym`` of the file ``name``.
 
         ``name`` is a path, or a library's short name such as "c"; ``addr`` an address instead of
-        ``sym``; ``pid`` one process, -1 for all.
+        ``sym``, as linked (`Lab.symbols`); ``pid`` one process, -1 for all. Raises AttachError
+        for a place inside of an instruction.
         """
+        places.check(self._connection, name, sym, addr, sym_off)
         where = {"name": name, "sym": sym or None, "addr": addr, "pid": pid}
         try:
             self._attach("uprobe", fn_name, **where, sym_off=sym_off or None)
@@ -173,6 +175,7 @@ class Program:
         Refused (AttachError) for a Go program, which a uretprobe crashes, unless ``force`` is
         given: see `attach_go_return`.
         """
+        places.check(self._connection, name, sym, addr, 0)
         if not force:
             golang.refuse_uretprobe(self._connection, name, sym)
         self._attach("uretprobe", fn_name, name=name, sym=sym or None, addr=addr, pid=pid)

@@ -13,7 +13,7 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections import deque
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -66,7 +66,9 @@ class EventSource(ABC):
         >>> events = prog["events"].collect(seconds=5, rows=100)      # doctest: +SKIP
         """
         if rows is not None and rows < 0:
-            raise ValueError(f"rows must not be negative, and is {rows}")
+            raise ValueError(f"rows= is how many to wait for, 0 or more, and is {rows}")
+        if seconds is not None and seconds < 0:
+            raise ValueError(f"seconds= is how long to wait, 0 or more, and is {seconds}")
         interrupted = False
         began = time.monotonic()
         try:
@@ -84,6 +86,15 @@ class EventSource(ABC):
                 " full. Make it larger (its second argument, in pages), or send less."
             )
         return frame
+
+    if not TYPE_CHECKING:  # a type checker knows better what is not here
+
+        def __getattr__(self, name: str) -> Any:
+            raise AttributeError(
+                f"{self.__dict__.get('name', '')!r} is a stream of events and has no .{name}. Read"
+                " it with .collect(seconds=..., rows=...) or .frame(); histograms and counts are"
+                " in tables."
+            )
 
     def close(self) -> None:
         """Stop receiving. What has arrived stays readable."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -115,6 +115,14 @@ class Table:
     def __delitem__(self, key: Any) -> None:
         data = self._encoded_key(key)
         self._connection.request("delete", program=self._program, name=self.name, key=data.hex())
+
+    if not TYPE_CHECKING:  # a type checker knows better what is not here
+
+        def __getattr__(self, name: str) -> Any:
+            raise AttributeError(
+                f"{self.__dict__.get('name', '')!r} is a table (a BPF map) and has no .{name}. Read"
+                " it with .frame() or .histogram(); .collect() is for ring and perf buffers."
+            )
 
     def clear(self) -> None:
         """Delete every entry of a hash, set every value of an array to zero."""

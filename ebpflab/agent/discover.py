@@ -12,13 +12,18 @@ import re
 import time
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Dict, Iterable, List, Optional
+from typing import Any, Dict, Iterable, List, Optional, Sequence
 
+import binaries
+import headers
+import notes
+import perf
 from faults import Fault
 
 _TRACEFS = ("/sys/kernel/tracing", "/sys/kernel/debug/tracing")
 _SYSCALL_PREFIXES = ("__x64_sys_", "__arm64_sys_", "__s390x_sys_", "sys_")
 _HEADER_SECONDS = 6.0
+_MANY = 5000
 
 
 def tracefs() -> Path:
@@ -35,6 +40,11 @@ def tracefs() -> Path:
 
 def _kallsyms() -> List[str]:
     """The names of the kernel's functions, modules included."""
+    return _functions(tuple(line.split()[0] for line in open("/proc/modules")))
+
+
+@lru_cache(maxsize=1)  # a long text, which changes when a module comes or goes
+def _functions(modules: Sequence[str]) -> List[str]:
     text = Path("/proc/kallsyms").read_text()
     return re.findall(r"^\S+ [tTwW] (\S+)", text, re.MULTILINE)
 
@@ -111,20 +121,75 @@ def tracepoint_format(tp: str) -> str:
         raise unknown("tracepoint", tp, tracepoints("*")) from None
 
 
-def unknown(what: str, name: str, names: Iterable[str]) -> Fault:
-    """The fault for a name that does not exist, with its closest matches."""
-    found = difflib.get_close_matches(name, list(names), n=3, cutoff=0.6)
-    hint = f" Closest matches: {', '.join(found)}." if found else ""
+def closest(name: str, names: Iterable[str]) -> List[str]:
+    """The three ``names`` most like ``name``, best first; those of padding are left out.
+
+    Of a kernel's 200,000 functions, difflib is shown those that share a third of the pairs of
+    letters: it takes many seconds for all of them.
+    """
+    known = [other for other in names if not other.startswith(("__pfx_", "__cfi_"))]
+    if len(known) > _MANY:
+        pairs = {name[at : at + 2] for at in range(len(name) - 1)}
+        known = [other for other in known if 3 * sum(p in other for p in pairs) >= len(pairs)]
+    return difflib.get_close_matches(name, known, n=3, cutoff=0.6)
+
+
+def unknown(
+    what: str, name: str, names: Iterable[str], meant: Sequence[str] = (), hint: str = ""
+) -> Fault:
+    """The fault for a name that does not exist, with its closest matches, ``meant`` before all."""
+    found = list(meant) or closest(name, names)
+    matches = f" Closest matches: {', '.join(found)}." if found else ""
     return Fault(
         "UnknownEvent",
-        f"This kernel ({os.uname().release}) has no {what} {name!r}.{hint}",
+        f"This kernel ({os.uname().release}) has no {what} {name!r}.{hint}{matches}",
         name=name,
         closest=found,
     )
 
 
-def explain_kprobe(event: str) -> Fault:
-    """Why a kprobe on ``event`` was refused."""
+def explain_tracepoint(tp: str, function: str) -> Fault:
+    """Why ``function`` could not be attached to the tracepoint ``tp``."""
+    known = tracepoints("*")
+    if tp in known:
+        record = "tracepoint__" + tp.replace(":", "__")
+        return Fault(
+            "AttachError",
+            f"The kernel does not let {function!r} run at {tp!r}: it reads beyond the tracepoint's"
+            f" record. Its parameter must be that record, `struct {record} *args`; what takes"
+            " `struct pt_regs *ctx` is for kprobes and uprobes.",
+        )
+    category, _, name = tp.rpartition(":")
+    meant = [other for other in known if other.split(":")[1] == name]
+    hint = "" if category else " A tracepoint is named category:name."
+    if not meant and name in _kallsyms():
+        hint += f" The kernel has a function {name!r}: attach_kprobe(event={name!r}, fn_name=...)."
+    return unknown("tracepoint", tp, known, meant, hint)
+
+
+def explain_raw_tracepoint(tp: str) -> Fault:
+    """Why nothing could be attached to the raw tracepoint ``tp``."""
+    known, name = raw_tracepoints(), tp.rpartition(":")[2]
+    if tp in known:
+        return Fault("AttachError", f"The kernel refuses a program at the raw tracepoint {tp!r}.")
+    hint = " A raw tracepoint is named without a category." if ":" in tp else ""
+    return unknown("raw tracepoint", tp, known, [name] if name in known else (), hint)
+
+
+def explain_second_kind(function: str, before: int, now: int) -> Fault:
+    """Why a function that runs at one kind of probe cannot be attached to another as well."""
+    kinds = {2: "a kprobe or uprobe", 5: "a tracepoint", 7: "a perf event", 17: "a raw tracepoint"}
+    one, other = (kinds.get(each, "another kind of probe") for each in (before, now))
+    return Fault(
+        "AttachError",
+        f"{function!r} is attached to {one}, and cannot run at {other} as well: the kernel gives"
+        " them different arguments, and loads a function for one of them. Write a function of its"
+        " own for each.",
+    )
+
+
+def explain_kprobe(event: str, offset: int = 0) -> Fault:
+    """Why a kprobe on ``event``, ``offset`` bytes from its start, was refused."""
     if not os.path.isdir("/sys/bus/event_source/devices/kprobe"):
         return Fault(
             "AttachError",
@@ -153,7 +218,21 @@ def explain_kprobe(event: str) -> Fault:
                 name=event,
                 closest=[],
             )
+        called = re.sub(r"^(?:sys|SyS)_", "", event)
+        if called != event and called in _syscalls():
+            hint = (
+                " The function of a system call has a prefix since Linux 4.17:"
+                f" lab.syscall_name({called!r})."
+            )
+            return unknown("function", event, functions, [_syscalls()[called]], hint)
         return unknown("function", event, functions)
+    if offset:
+        return Fault(
+            "AttachError",
+            f"Cannot attach {offset} bytes into {event!r}: the kernel wants the first byte of an"
+            " instruction of that function, and one that may be probed. Without event_off= the"
+            " probe stands at the function's start.",
+        )
     if event in _blacklist():
         return Fault(
             "AttachError",
@@ -178,13 +257,6 @@ def _blacklist() -> List[str]:
 
 def _inline_definition(name: str) -> Optional[str]:
     """Where the headers define ``name`` as static inline: ``linux/sched.h:123``, or None."""
-    include = Path("/lib/modules") / os.uname().release / "source" / "include"
-    if not include.is_dir():
-        include = Path("/lib/modules") / os.uname().release / "build" / "include"
-    roots = [include]
-    common = sorted(Path("/usr/src").glob("linux-headers-*-common/include"))
-    if common:
-        roots.append(common[-1])
     wanted = name.encode()
     definition = re.compile(
         rb"^static\s+(?:__always_inline|inline|__inline\w*)[^;{}#]*?\b"
@@ -193,7 +265,7 @@ def _inline_definition(name: str) -> Optional[str]:
         re.MULTILINE,
     )
     deadline = time.monotonic() + _HEADER_SECONDS
-    for root in roots:
+    for root in headers.include_folders():
         for part in ("linux", "net", "asm-generic"):
             for header in sorted((root / part).glob("*.h")):
                 if time.monotonic() > deadline:
@@ -219,23 +291,32 @@ def symbols(path: str, pattern: str) -> List[Dict[str, Any]]:
     ]
 
 
+def check_program(name: str, pid: int) -> None:
+    """Refuse, as a place for uprobes, what is no program, or one of another processor.
+
+    The kernel puts a probe into any file, where it waits for ever. A process in a container may
+    know a file that is not here; that is for BCC to find.
+    """
+    if pid > 0 and not os.path.isdir(f"/proc/{pid}"):
+        raise Fault("AttachError", f"There is no process {pid} on the traced machine.")
+    if pid <= 0 or os.path.exists(name):
+        notes.check_machine(str(binaries.read_elf(name, 0, 0)[0]["path"]))
+
+
 def explain_uprobe(path: str, sym: str, pid: int) -> Fault:
     """Why a uprobe on ``sym`` in ``path`` was refused."""
-    if pid > 0 and not os.path.isdir(f"/proc/{pid}"):
-        return Fault("AttachError", f"There is no process {pid} on the traced machine.")
-    if path.startswith("/") and not os.path.isfile(path):
-        return Fault("UnknownEvent", f"There is no file {path!r} on the traced machine.")
-    names = [row["symbol"] for row in symbols(path, "*")] if path.startswith("/") else []
+    path = str(binaries.read_elf(path, 0, 0)[0]["path"])
+    names = [row["symbol"] for row in symbols(path, "*")]
     if sym in names:
         where = f" for process {pid}: does it run this file?" if pid > 0 else "."
         return Fault("AttachError", f"The kernel refused a probe at {sym!r} in {path!r}{where}")
-    if path.startswith("/") and not names:
+    if not names:
         return Fault(
             "UnknownEvent",
             f"{path!r} has no symbol table: it was stripped (strip, or a build with -s). Rebuild"
             " without stripping, or attach to an address with addr=.",
         )
-    found = difflib.get_close_matches(sym, names, n=3, cutoff=0.6)
+    found = closest(sym, names)
     hint = f" Closest matches: {', '.join(found)}." if found else ""
     return Fault(
         "UnknownEvent",
@@ -243,3 +324,21 @@ def explain_uprobe(path: str, sym: str, pid: int) -> Fault:
         name=sym,
         closest=found,
     )
+
+
+def explain(kind: str, function: str, where: Dict[str, Any], complaint: str, log: str) -> Fault:
+    """Why ``function`` could not be attached to ``where``; BCC's complaint, and what it printed."""
+    if kind in ("kprobe", "kretprobe") and "event" in where:
+        fault = explain_kprobe(where["event"], where.get("event_off", 0))
+    elif kind in ("uprobe", "uretprobe", "go_return") and where.get("sym"):
+        fault = explain_uprobe(where["name"], where["sym"], where["pid"])
+    elif kind == "tracepoint":
+        fault = explain_tracepoint(where["tp"], function)
+    elif kind == "raw_tracepoint":
+        fault = explain_raw_tracepoint(where["tp"])
+    elif kind == "perf_event":
+        fault = perf.explain(where, complaint, log)
+    else:
+        fault = Fault("AttachError", f"Cannot attach a {kind} with {where}: {complaint}")
+    fault.detail.update(complaint=complaint, log=log)
+    return fault

@@ -11,6 +11,7 @@ BCC compiles against ``/lib/modules/$(uname -r)/build``. Two things go wrong the
   that include kernel-internal headers are refused unless the caller names a tree.
 """
 
+import difflib
 import os
 import re
 import shutil
@@ -22,7 +23,7 @@ from faults import Fault
 
 STABLE = re.compile(r"^(uapi/|asm/ptrace\.h$|linux/(ptrace|types|bpf|version|kconfig)\.h$|bcc/)")
 _INCLUDE = re.compile(r'^[ \t]*#[ \t]*include[ \t]*[<"]([^>"]+)[>"]', re.MULTILINE)
-_INSTALL = "sudo apt-get install linux-headers-$(uname -r)"
+INSTALL = "sudo apt-get install linux-headers-$(uname -r)"
 
 
 def release_of(tree: Path) -> Optional[str]:
@@ -38,6 +39,25 @@ def release_of(tree: Path) -> Optional[str]:
         if found:
             return found.group(1)
     return None
+
+
+def include_folders() -> List[Path]:
+    """The folders that ``#include <linux/...>`` is looked up in, as far as they are here."""
+    modules = Path("/lib/modules") / os.uname().release
+    trees = [modules / "source", modules / "build"]
+    trees += sorted(Path("/usr/src").glob("linux-headers-*-common"))[-1:]
+    return [tree / "include" for tree in trees if (tree / "include").is_dir()]
+
+
+def similar(name: str) -> List[str]:
+    """The headers of the same folder whose names are like that of ``name``, which is not there."""
+    folder = os.path.dirname(name)
+    known = {
+        os.path.join(folder, path.name)
+        for include in include_folders()
+        for path in (include / folder).glob("*.h")
+    }
+    return difflib.get_close_matches(name, sorted(known), n=3, cutoff=0.6)
 
 
 class Headers:
@@ -70,7 +90,7 @@ class Headers:
                     "HeadersError",
                     f"The headers in {self._build} are those of kernel {own}, but kernel"
                     f" {self._release} is running: programs would compile and read struct fields"
-                    f" at wrong places. Install matching ones ({_INSTALL}), or reboot into {own}.",
+                    f" at wrong places. Install matching ones ({INSTALL}), or reboot into {own}.",
                 )
             else:
                 self.state = self._borrow()
@@ -87,7 +107,7 @@ class Headers:
                 f"This program includes <{internal[0]}>, whose structs differ from kernel to"
                 f" kernel, and the headers at hand are those of {self.state['headers']}, not of"
                 f" the running {self._release}. Use Lab('vm'), whose headers match its kernel,"
-                f" or install matching headers ({_INSTALL}).",
+                f" or install matching headers ({INSTALL}).",
                 includes=internal,
             )
 
@@ -112,7 +132,7 @@ class Headers:
             raise Fault(
                 "HeadersError",
                 f"There are no kernel headers at {self._build}, and none to borrow in"
-                f" {self._src}. Install them ({_INSTALL}), or use Lab('vm').",
+                f" {self._src}. Install them ({INSTALL}), or use Lab('vm').",
             )
         flavour = flavours[-1]
         common = re.sub(r"-[a-z0-9]+$", "-common", flavour.name)

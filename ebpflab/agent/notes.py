@@ -120,8 +120,11 @@ def _usdt(elf: _Elf) -> Iterator[Note]:
 
 def check_machine(path: str) -> None:
     """Refuse a program for another processor, which never runs here."""
-    with open(path, "rb") as file, open(os.readlink("/proc/self/exe"), "rb") as own:
-        theirs, ours = _Elf(file).machine, _Elf(own).machine
+    try:
+        with open(path, "rb") as file, open(os.readlink("/proc/self/exe"), "rb") as own:
+            theirs, ours = _Elf(file).machine, _Elf(own).machine
+    except _DAMAGED:
+        raise Fault("AttachError", f"{path!r} is an ELF file that is cut or damaged.") from None
     if theirs != ours:
         raise Fault(
             "AttachError",

@@ -15,8 +15,10 @@ from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Se
 
 import bcc
 import bccfix  # noqa: F401  it puts BCC right
+import descriptors
 import discover
 import guarded
+import headers
 import maps
 import perf
 import typeinfo
@@ -168,13 +170,21 @@ class Program:
             raise self._refused(complaint)
 
     def _refused(self, complaint: str) -> Fault:
-        if ("file not found" in self.log and "'linux/" in self.log) or "kernel headers" in self.log:
+        missing = re.search(r"'([^']+)' file not found", self.log)
+        if missing and missing.group(1) in self.key[0]:  # the reader's own #include
+            similar = headers.similar(missing.group(1))
+            return Fault("CompileError", complaint, log=self.log, closest=similar)
+        if missing or "kernel headers" in self.log:
+            what = f"its header {missing.group(1)!r} is" if missing else "its headers are"
             return Fault(
-                "HeadersError", f"Compiling failed for want of a header. {complaint}", log=self.log
+                "HeadersError",
+                f"BCC cannot compile for this kernel ({os.uname().release}): {what} missing."
+                f" Install them: {headers.INSTALL}",
+                log=self.log,
             )
         for tracepoint in discover.named_tracepoints(self.key[0]):
             if tracepoint not in discover.tracepoints("*"):
-                return discover.unknown("tracepoint", tracepoint, discover.tracepoints("*"))
+                return discover.explain_tracepoint(tracepoint, "")
         found = re.search(r"to (kprobe|kretprobe) b?'?([\w.]+)", complaint)
         if found:
             return discover.explain_kprobe(found.group(2))
@@ -286,6 +296,9 @@ class Program:
         for attachment in self.attachments.values():
             if attachment.spec == spec:
                 return attachment
+        if kind in ("uprobe", "uretprobe"):
+            discover.check_program(where["name"], where["pid"])
+        descriptors.leave_room(len(where.get("offsets", ".")))
         self._load_function(function, _FUNCTION_TYPES[kind])
         arguments = {k: v.encode() if isinstance(v, str) else v for k, v in where.items()}
         own: Dict[str, Callable[..., Any]] = {
@@ -297,7 +310,7 @@ class Program:
         if complaint is not None:
             for _, _, fd in _taken_fds(self.bpf):
                 os.close(fd)
-            raise self._explain(kind, where, complaint, log)
+            raise discover.explain(kind, function, where, complaint, log)
         kept = self._keep(spec)
         assert kept is not None, "BCC attached without leaving a file descriptor"
         return kept
@@ -308,6 +321,7 @@ class Program:
         for each in enabled:
             self._load_function(each.function, bcc.BPF.KPROBE)
             for path, address in each.addresses():
+                descriptors.leave_room(1)
                 where = {"name": path, "addr": address, "pid": each.pid or -1}
                 attach = partial(self.bpf.attach_uprobe, fn_name=each.function.encode(), **where)
                 _, complaint, log = _bcc_call(attach)
@@ -351,22 +365,6 @@ class Program:
         self.bpf.open_perf_events[where["ev_type"], where["ev_config"]] = opened
         perf.attach(fd, opened, where)
 
-    def _explain(self, kind: str, where: Dict[str, Any], complaint: str, log: str) -> Fault:
-        if kind in ("kprobe", "kretprobe") and "event" in where:
-            fault = discover.explain_kprobe(where["event"])
-        elif kind in ("uprobe", "uretprobe", "go_return") and where.get("sym"):
-            fault = discover.explain_uprobe(where["name"], where["sym"], where["pid"])
-        elif kind == "tracepoint" and where["tp"] not in discover.tracepoints("*"):
-            fault = discover.unknown("tracepoint", where["tp"], discover.tracepoints("*"))
-        elif kind == "raw_tracepoint" and where["tp"] not in discover.raw_tracepoints():
-            fault = discover.unknown("raw tracepoint", where["tp"], discover.raw_tracepoints())
-        elif kind == "perf_event":
-            fault = perf.explain(where, complaint, log)
-        else:
-            fault = Fault("AttachError", f"Cannot attach a {kind} with {where}: {complaint}")
-        fault.detail.update(complaint=complaint, log=log)
-        return fault
-
     def _load_function(self, function: str, kind: int) -> None:
         """Hand a function to the kernel's verifier."""
         if function not in self.functions:
@@ -374,6 +372,11 @@ class Program:
                 "UnknownName",
                 f"The program has no function {function!r}. It has: {', '.join(self.functions)}.",
             )
+        loaded = self.bpf.funcs.get(function.encode())
+        if loaded is not None and typeinfo.program_type(loaded.fd) != kind:
+            if any(function in each.spec[1:2] for each in self.attachments.values()):
+                raise discover.explain_second_kind(function, typeinfo.program_type(loaded.fd), kind)
+            os.close(self.bpf.funcs.pop(function.encode()).fd)  # of a probe that is gone
         _, complaint, log = _bcc_call(lambda: self.bpf.load_func(function.encode(), kind))
         if complaint is not None:
             usdt.explain(self.key[0], function, self.key[2])

@@ -63,7 +63,11 @@ class Programs:
         try:
             return self._loaded[ident]
         except KeyError:
-            raise Fault("AgentFault", f"there is no program {ident} in this session") from None
+            raise Fault(
+                "ProgramError",
+                "This program is closed. Load it again with lab.load(); rows of its streams that"
+                " had arrived can still be read.",
+            ) from None
 
     def attach_again(self, ident: int, usdt_contexts: Sequence[Dict[str, Any]]) -> Dict[str, Any]:
         """Attach, after `detach`, what was attached by being loaded: by its name, and USDT."""

@@ -7,6 +7,7 @@ called sudo, not as root.
 """
 
 import ctypes as ct
+import errno
 import os
 import signal
 import subprocess
@@ -50,14 +51,22 @@ class Workload(threading.Thread):
         self.start()
         self._spawned.wait()
         if self._error is not None:
-            what = self._error.strerror or str(self._error)
-            raise Fault(
-                "WorkloadError",
-                f"Could not start {self._argv[0]!r} on the traced machine: {what}.",
-                argv=self._argv,
-            )
+            raise Fault("WorkloadError", self._why(self._error), argv=self._argv)
         assert self._process is not None
         return self._process.pid
+
+    def _why(self, error: OSError) -> str:
+        command, what = self._argv[0], error.strerror or str(error)
+        if self._cwd and error.filename == self._cwd:
+            return f"Could not start {command!r} in the folder {self._cwd!r}: {what}."
+        text = f"Could not start {command!r} on the traced machine: {what}."
+        if error.errno == errno.ENOENT and len(self._argv) == 1 and " " in command:
+            return f"{text} A command is a list of words: {command.split()}."
+        if error.errno == errno.ENOENT and "/" not in command:
+            return f"{text} It is in none of the folders of PATH ({self._env['PATH']})."
+        if error.errno == errno.EACCES:
+            return f"{text} It is a folder, or a file that is not marked as a program (chmod +x)."
+        return text
 
     def run(self) -> None:
         # This thread starts the process and lives until it has ended: the kernel sends the

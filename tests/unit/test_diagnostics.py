@@ -94,7 +94,14 @@ def test_a_line_that_is_not_the_readers_is_quoted_without_a_number() -> None:
     [
         ("argument may not have 'void' type", "void *ctx"),
         ("call to undeclared function 'strlen'", "no function or BPF helper"),
-        ("incomplete definition of type 'struct task_struct'", "Include the kernel header"),
+        ("incomplete definition of type 'struct task_struct'", "#include <linux/sched.h>"),
+        ("variable has incomplete type 'struct pt_regs'", "#include <uapi/linux/ptrace.h>"),
+        ("incomplete definition of type 'struct own'", "include the kernel header that defines"),
+        ("'stdio.h' file not found", "of the C library"),
+        (
+            "no member named 'pidd' in 'struct tracepoint__sched__sched_switch'",
+            "lab.tracepoint_format('sched:sched_switch')",
+        ),
         ("'linux/nothing.h' file not found", "not among the traced kernel's headers"),
     ],
 )
@@ -107,3 +114,30 @@ def test_an_error_in_a_header_keeps_its_place() -> None:
     log = "include/linux/bpf.h:12:3: error: unknown type name 'wq'\n"
     error = diagnostics.compile_error("m", {"log": log}, "int f;")
     assert error.line is None and "include/linux/bpf.h:12:3" in str(error)
+
+
+def test_a_misspelt_header_gets_its_closest_matches() -> None:
+    log = "/virtual/main.c:1:10: fatal error: 'linux/shed.h' file not found\n"
+    detail = {"log": log, "closest": ["linux/sched.h"]}
+    assert "Closest matches: linux/sched.h." in str(diagnostics.compile_error("m", detail, "x"))
+
+
+def test_advice_for_other_languages_is_left_out() -> None:
+    flags = "; ISO C99 and later do not support it [-Wimplicit-function-declaration]"
+    log = f"/virtual/main.c:1:1: error: call to undeclared function 'strlen'{flags}\n"
+    text = str(diagnostics.compile_error("m", {"log": log}, "int f;"))
+    assert "undeclared function 'strlen'\n" in text
+
+
+@pytest.mark.parametrize(
+    ("last", "cure"),
+    [
+        ("Failed to load BPF program b'f': Argument list too long", "Is there a loop?"),
+        ("infinite loop detected at insn 3", "constant bound"),
+        ("R6 unbounded memory access, make sure to bounds check", "index is in bounds"),
+        ("R0 !read_ok", "return 0;"),
+    ],
+)
+def test_what_the_verifier_means(last: str, cure: str) -> None:
+    log = f"0: (b7) r1 = 1\n{last}\nprocessed 7 insns\n"
+    assert cure in str(diagnostics.verifier_error("m", {"log": log}, SOURCE))

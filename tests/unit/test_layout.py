@@ -38,6 +38,7 @@ ROOMS = (
     "usdt",
     "elf",
     "returns",
+    "places",
     "golang",
     "perf",
     "program",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ebpflab.errors import AttachError
-from ebpflab.returns import return_offsets
+from ebpflab.returns import instruction_at, return_offsets
 
 # The same Go function, with three ways out, built by Go 1.19 for both processors.
 AMD64 = """
@@ -60,3 +60,22 @@ def test_an_instruction_that_is_cut_off_is_refused() -> None:
 def test_another_processor_is_refused() -> None:
     with pytest.raises(AttachError, match="only x86_64 and aarch64"):
         return_offsets(b"\0\0\0\0", "EM_RISCV")
+
+
+@pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
+def test_every_byte_belongs_to_one_instruction(machine: str) -> None:
+    code = bytes.fromhex({"x86_64": AMD64, "aarch64": ARM64}[machine])
+    expected, starts = 0, 0
+    for offset in range(len(code)):
+        start, text, end = instruction_at(code, offset, machine)
+        assert start <= offset < end and text
+        starts += start == offset
+        if offset == expected:
+            assert start == offset, "each instruction begins where the one before it ends"
+            expected = end
+    assert expected == len(code) and starts >= len(return_offsets(code, machine))
+
+
+def test_what_follows_no_instruction_is_not_guessed_at() -> None:
+    with pytest.raises(AttachError, match="Byte 1 of the function begins no instruction"):
+        instruction_at(bytes.fromhex("90 06 90"), 2, "x86_64")
