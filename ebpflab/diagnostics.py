@@ -27,6 +27,7 @@ _LLVM = re.compile(
     re.MULTILINE,
 )
 _LLVM_FUNCTION = re.compile(r"[Ii]n function:? (\w+)")
+_BESIDE_THE_POINT = (";", "WARNING:", "bpf:", "libbpf:", "cur state:", "old state:")
 _VERIFIER_SOURCE = re.compile(r"^; (?! *@)(\S.*?)(?: @ \S+:\d+)?$")
 
 # Which header defines what a tracing program is likely to look into.
@@ -221,11 +222,7 @@ def verifier_error(message: str, detail: dict[str, Any], source: str) -> Verifie
     lines = [line.rstrip() for line in log.splitlines()]
     # The verifier ends with statistics; what it objected to is the line before.
     end = next((i for i, line in enumerate(lines) if line.startswith("processed ")), len(lines))
-    said = [
-        line
-        for line in lines[:end]
-        if line and not line.startswith((";", "WARNING:", "bpf:", "libbpf:"))
-    ]
+    said = [line for line in lines[:end] if line and not line.startswith(_BESIDE_THE_POINT)]
     decisive = said[-1] if said else str(detail.get("complaint", "no reason was given"))
     quoted = [found.group(1) for line in lines[:end] if (found := _VERIFIER_SOURCE.match(line))]
     parts = [f"{message}: {decisive}"]

@@ -133,7 +133,7 @@ def test_advice_for_other_languages_is_left_out() -> None:
     ("last", "cure"),
     [
         ("Failed to load BPF program b'f': Argument list too long", "Is there a loop?"),
-        ("infinite loop detected at insn 3", "constant bound"),
+        ("infinite loop detected at insn 2\ncur state: R10=fp0\nold state: R10=fp0", "bound"),
         ("R6 unbounded memory access, make sure to bounds check", "index is in bounds"),
         ("R0 !read_ok", "return 0;"),
     ],
