@@ -19,7 +19,7 @@ from ebpflab.golang import GoRuntime
 from ebpflab.lab import Completed, Lab, Workload
 from ebpflab.perf import PerfHWConfig, PerfSWConfig, PerfType
 from ebpflab.program import Program
-from ebpflab.stacks import StackTable
+from ebpflab.stacks import Frame, StackTable
 from ebpflab.streams import Messages, Stream
 from ebpflab.tables import Table
 from ebpflab.usdt import USDT
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 __all__ = [
     "USDT",
     "Completed",
+    "Frame",
     "GoRuntime",
     "Lab",
     "Messages",

@@ -11,11 +11,13 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+import pandas as pd
+
 from ebpflab import btf, frames, golang, perf, places, rich
 from ebpflab.connection import Answer, Connection
-from ebpflab.errors import UnknownEvent, UnknownName, suggest
+from ebpflab.errors import ProgramError, UnknownEvent, UnknownName, suggest
 from ebpflab.progress import notice
-from ebpflab.stacks import StackTable
+from ebpflab.stacks import StackTable, named_stacks
 from ebpflab.streams import EventSource, Messages, Stream
 from ebpflab.tables import Table
 
@@ -108,6 +110,30 @@ class Program:
         if self._messages is None:
             raise UnknownName("The program does not call bpf_trace_printk, so it has no messages.")
         return self._messages
+
+    def stacks(
+        self, counts: str = "counts", stacks: str = "stacks", *, pid: int | None = None
+    ) -> pd.DataFrame:
+        """The stacks of a ``BPF_STACK_TRACE`` with the names of their functions.
+
+        ``counts`` is the map whose keys hold the stacks' numbers (``user_stack_id``,
+        ``kernel_stack_id``) and ``pid``, and whose value is a number: samples, nanoseconds. One
+        row for each of its entries, the largest ``value`` first, with the key's other columns and
+        ``stack``: a tuple of `Frame`, the outermost caller first, the kernel's after the
+        program's. ``pid`` names the process where the key does not.
+
+        Names are found while a process lives; later only for what `Lab.run` and `Lab.start`
+        have started after the program was loaded. ``attrs``, in the unit of the values: total;
+        lost, whose number another stack had; no_user_stack; unknown, with a function without a
+        name in it, and unknown_modules, the files to blame. Raises ProgramError when no column
+        of ``counts`` holds stacks.
+
+        >>> prog.stacks()                                             # doctest: +SKIP
+        """
+        table = self[stacks]
+        if not isinstance(table, StackTable):
+            raise ProgramError(f"The map {stacks!r} is no BPF_STACK_TRACE.")
+        return named_stacks(self._connection, self._ident, self[counts], table, pid)
 
     # -- attaching ---------------------------------------------------------------------------
 

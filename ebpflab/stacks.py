@@ -1,16 +1,40 @@
-"""Stack tables: the addresses that ``BPF_STACK_TRACE`` keeps.
+"""Stack tables: from the addresses that ``BPF_STACK_TRACE`` keeps to the names of functions.
 
 ``stacks.get_stackid(ctx, flags)`` puts a stack into the table and gives its number, which goes
 into the key of another map. The number is a hash of the stack, so equal stacks share an entry.
-Where two different stacks fall on one number, the second is refused with -17 (EEXIST) and lost.
+Where two different stacks fall on one number, the second is refused with -17 (EEXIST) and lost:
+
+    on a CPU, again and again                              in the notebook, once
+    get_stackid -> BPF_STACK_TRACE: number -> addresses    Program.stacks: addresses -> names
+                -> BPF_HASH: {pid, numbers} -> value                       (the agent's symbols.py)
 """
 
 from __future__ import annotations
 
+import json
+from typing import Any, NamedTuple
+
 import numpy as np
 import pandas as pd
 
+from ebpflab.connection import Connection
+from ebpflab.errors import ProgramError
 from ebpflab.tables import Table
+
+UNKNOWN = "[unknown]"
+_NONE, _COLLISION = -14, -17  # EFAULT: there is no such stack; EEXIST: another has its number
+
+
+class Frame(NamedTuple):
+    """A function in a stack.
+
+    ``module`` is the file that it is in; ``kind`` is "user", "kernel", "go", "python", or "jit"
+    for other code that a program made while it ran.
+    """
+
+    name: str
+    kind: str
+    module: str
 
 
 class StackTable(Table):
@@ -27,3 +51,71 @@ class StackTable(Table):
         return self._labelled(
             pd.DataFrame({"stack_id": keys["key"].astype("i4"), "addresses": rows})
         )
+
+
+def named_stacks(
+    connection: Connection, program: int, counts: Table, stacks: StackTable, pid: int | None
+) -> pd.DataFrame:
+    """What `Program.stacks` returns."""
+    frame = counts.frame()
+    user, kernel = _stack_columns(frame, counts.name)
+    if "pid" not in frame:
+        frame.insert(0, "pid", -1 if pid is None else pid)
+    if user and pid is None and (frame["pid"] == -1).any():
+        raise ProgramError(
+            f"The keys of {counts.name!r} do not say which process a stack is of, so its user"
+            " addresses cannot be named. Add `u32 pid` to the key"
+            " (bpf_get_current_pid_tgid() >> 32), or give the process: prog.stacks(pid=...)."
+        )
+    # Numbers are signed, whatever C type holds them.
+    ids = {name: frame[name].astype("i8").astype("i4") for name in (user, kernel) if name}
+    none = pd.Series(_NONE, index=frame.index)
+    of_user, of_kernel = ids.get(user, none), ids.get(kernel, none)
+    pairs = list(zip(frame["pid"].tolist(), of_user.tolist(), strict=True))
+    asked_user = sorted({pair for pair in pairs if pair[1] >= 0})
+    asked_kernel = sorted({each for each in of_kernel.tolist() if each >= 0})
+    answer = connection.request(
+        "stacks", program=program, name=stacks.name, kernel=asked_kernel, user=asked_user
+    )
+    named = json.loads(answer.blob)
+    symbols = [Frame(name, kind, module) for name, module, kind in named["symbols"]]
+    user_stacks = dict(zip(asked_user, named["user"], strict=True))
+    kernel_stacks = dict(zip(asked_kernel, named["kernel"], strict=True))
+    rows = [
+        tuple(symbols[n] for n in [*(user_stacks.get(pair) or []), *(kernel_stacks.get(k) or [])])
+        for pair, k in zip(pairs, of_kernel.tolist(), strict=True)
+    ]
+    found = frame.drop(columns=list(ids))
+    found["stack"] = pd.Series(rows, index=frame.index, dtype=object)
+    found.attrs.update(_told(found, of_user, of_kernel))
+    return found.sort_values("value", ascending=False, ignore_index=True)
+
+
+def _stack_columns(frame: pd.DataFrame, name: str) -> tuple[str, str]:
+    """The columns with the numbers of user and of kernel stacks; "" where there is none."""
+    having = [column for column in frame.columns if "stack" in column] or (
+        ["key"] if "key" in frame else []
+    )
+    kernel = [column for column in having if "kern" in column]
+    user = [column for column in having if column not in kernel]
+    if len(user) > 1 or len(kernel) > 1 or not having or "value" not in frame:
+        raise ProgramError(
+            f"The map {name!r} has the columns {', '.join(frame.columns)}, and it is not clear"
+            " which hold numbers of stacks. A key with the fields `int user_stack_id` and"
+            " `int kernel_stack_id`, and a value of one number, is understood."
+        )
+    return (user or [""])[0], (kernel or [""])[0]
+
+
+def _told(frame: pd.DataFrame, user: pd.Series[int], kernel: pd.Series[int]) -> dict[str, Any]:
+    """How much of it is known, in the unit of the values."""
+    value = frame["value"].astype("i8")
+    unknown = frame["stack"].map(lambda stack: any(each.name == UNKNOWN for each in stack))
+    nameless = {each for stack in frame["stack"] for each in stack if each.name == UNKNOWN}
+    return {
+        "total": int(value.sum()),
+        "lost": int(value[(user == _COLLISION) | (kernel == _COLLISION)].sum()),
+        "no_user_stack": int(value[user == _NONE].sum()),
+        "unknown": int(value[unknown.astype(bool)].sum()),
+        "unknown_modules": sorted({each.module for each in nameless}),
+    }

@@ -6,6 +6,7 @@ its own and answers whenever the workload ends.
 """
 
 import itertools
+import json
 import os
 import platform
 import queue
@@ -23,8 +24,10 @@ import notes
 import usdt
 import wire
 from faults import Fault
+from mappings import Mappings
 from programs import Programs
 from streams import Drain, LinesStream
+from symbols import Symbols, name_stacks
 from workloads import Workloads
 
 Reply = Dict[str, Any]
@@ -53,6 +56,8 @@ class Session:
         self._drain = Drain(self._send_batch, self._broken)
         self._programs = Programs(self._drain, idents)
         self._workloads = Workloads()
+        self._mappings = Mappings()
+        self._symbols = Symbols(self._mappings)
         self._idents = idents
         self._messages: Optional[int] = None
 
@@ -160,6 +165,10 @@ class Session:
             request.get("usdt_contexts", ()),
         )
         loaded["messages"] = self._messages
+        if any(table["type"] == maps.STACK_TRACE for table in loaded["maps"]):
+            self._mappings.watch()
+            for pid in self._workloads.pids:
+                self._mappings.remember(pid)
         self._send_blob(request["id"], self._programs[request["program"]].types)
         return loaded
 
@@ -188,6 +197,13 @@ class Session:
         self._send_blob(request["id"], keys + values)
         return {"entries": len(keys) // table.key_size, "stride": table.stride}
 
+    def op_stacks(self, request: wire.Message) -> Reply:
+        """Stacks of a table with the names of their functions, as JSON in a blob."""
+        table = self._programs[request["program"]].maps[request["name"]]
+        named = name_stacks(self._symbols, table, request["kernel"], request["user"])
+        self._send_blob(request["id"], json.dumps(named).encode())
+        return {}
+
     def op_clear(self, request: wire.Message) -> Reply:
         maps.clear(self._programs[request["program"]].maps[request["name"]])
         return {}
@@ -213,6 +229,7 @@ class Session:
         return {}
 
     def op_start(self, request: wire.Message) -> Reply:
+        self._mappings.drain()
         return {"pid": self._workloads.start(request)}
 
     def op_wait(self, request: wire.Message) -> None:

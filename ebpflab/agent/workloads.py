@@ -143,6 +143,11 @@ class Workloads:
     def __init__(self) -> None:
         self._all: Dict[int, Workload] = {}
 
+    @property
+    def pids(self) -> List[int]:
+        """The commands whose end has not been waited for."""
+        return list(self._all)
+
     def start(self, request: Dict[str, Any]) -> int:
         argv = request["argv"]
         if not argv or not all(isinstance(word, str) for word in argv):
