@@ -71,7 +71,7 @@ class Program:
     ) -> Stream | Table:
         if described["stream"] is None:
             kind = StackTable if described["type"] == _STACK_TRACE else Table
-            return kind(self._ident, described, types, self._connection, attrs)
+            return kind(self._ident, described, types, self._connection, attrs, weakref.ref(self))
         size_bytes = described["value_size"]
         layout = frames.record_layout(types, described["typed_as"], size_bytes)
         if not layout.described:
@@ -93,6 +93,7 @@ class Program:
             attrs,
             layout,
             per_cpu=per_cpu,
+            program=weakref.ref(self),
         )
 
     def __getitem__(self, name: str) -> Any:
@@ -305,7 +306,8 @@ class Program:
 
     @property
     def closed(self) -> bool:
-        return not self._finalizer.alive
+        """Whether it was closed, or its lab has ended."""
+        return not self._finalizer.alive or self._connection.lost is not None
 
     def __enter__(self) -> Program:
         return self

@@ -53,7 +53,7 @@ class Progress:
             self._show(
                 f"{self._title}: {took}" if kind is None else f"{self._title}: ended after {took}"
             )
-            if not _in_notebook():
+            if not in_notebook():
                 print()
 
     def _tick(self) -> None:
@@ -62,7 +62,7 @@ class Progress:
             elapsed = time.monotonic() - self._began
             if elapsed < _QUIET_SECONDS:
                 continue
-            if _in_notebook() or sys.stdout.isatty():
+            if in_notebook() or sys.stdout.isatty():
                 self._show(f"{self._title}: {self._step} ({elapsed:.0f} s)")
             elif self._step != written:
                 written = self._step
@@ -70,7 +70,7 @@ class Progress:
 
     def _show(self, line: str) -> None:
         self._shown = True
-        if not _in_notebook():
+        if not in_notebook():
             print(f"\r\033[K{line}", end="", flush=True)
             return
         import IPython.display
@@ -83,7 +83,8 @@ class Progress:
             self._handle.update(content, raw=True)
 
 
-def _in_notebook() -> bool:
+def in_notebook() -> bool:
+    """Whether a Jupyter kernel runs this code."""
     if "IPython" not in sys.modules:
         return False
     from IPython.core.getipython import get_ipython

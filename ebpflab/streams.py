@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 import threading
 import time
+import weakref
 from abc import ABC, abstractmethod
 from collections import deque
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -20,7 +21,12 @@ import pandas as pd
 
 from ebpflab import frames
 from ebpflab.connection import Connection
+from ebpflab.errors import ProgramError, UnknownName, suggest
 from ebpflab.progress import notice
+
+if TYPE_CHECKING:
+    from ebpflab.live import Live
+    from ebpflab.live.widget import Traced
 
 _WAIT_STEP_SECONDS = 0.25
 
@@ -95,6 +101,22 @@ class EventSource(ABC):
                 " it with .collect(seconds=..., rows=...) or .frame(); histograms and counts are"
                 " in tables."
             )
+
+    def since(self, row: int) -> tuple[int, list[tuple[int, bytes]]]:
+        """How many rows have ever arrived, and the kept batches with those after number ``row``.
+
+        A batch is (rows, bytes). A look: nothing is taken from what `collect` hands out. Exact
+        where ``row`` is what an earlier call returned, since batches arrive whole.
+        """
+        found: list[tuple[int, bytes]] = []
+        with self._arrived:
+            arrived = first = self.dropped + self._rows
+            for count, data in reversed(self._batches):
+                if first <= row:
+                    break
+                found.append((count, data))
+                first -= count
+        return arrived, found[::-1]
 
     def close(self) -> None:
         """Stop receiving. What has arrived stays readable."""
@@ -188,22 +210,53 @@ class Stream(EventSource):
         attrs: dict[str, Any],
         layout: frames.Layout,
         per_cpu: bool,
+        program: weakref.ref[Traced],
     ) -> None:
-        self._layout, self._per_cpu = layout, per_cpu
+        self.layout, self._per_cpu, self._program = layout, per_cpu, program
         super().__init__(name, connection, ident, attrs)
+
+    def live(self, column: str | None = None) -> Live:
+        """A view that moves: events per second, how ``column`` is spread, the last rows, lost.
+
+        ``column`` is a column of numbers; without it, a duration or a size where there is one. It
+        starts at once: a program that was detached is attached again. Its *stop* detaches the
+        program, and *start* attaches what was attached. It looks, and takes no row away from
+        `collect`. Running the cell again, clearing its output or closing the program ends it,
+        and leaves the last picture. Raises UnknownName, with the closest columns.
+
+        >>> live = prog["events"].live()                              # doctest: +SKIP
+        """
+        from ebpflab.live import Live  # widgets take their time to import
+        from ebpflab.live.sources import StreamSource, numeric
+
+        program = self._program()
+        if program is None or program.closed:
+            raise ProgramError(f"Nothing arrives in {self.name!r} any more: its program is closed.")
+        known = numeric(self.layout)
+        if column is not None and column not in known:
+            have = ", ".join(known) or "none"
+            raise UnknownName(
+                f"{self.name!r} has no column of numbers {column!r}. It has:"
+                f" {have}.{suggest(column, known)}"
+            )
+        return Live(StreamSource(self, column), program, self._sync)
+
+    def decode(self, batches: list[bytes], skip: int) -> pd.DataFrame:
+        """The rows of ``batches`` (see `since`), without the first ``skip`` of the first one."""
+        return self._decode(batches, skip)
 
     def _count(self, data: bytes) -> int:
         return frames.count_records(data)
 
     def _decode(self, batches: list[bytes], skip: int) -> pd.DataFrame:
-        if not self._layout.described:
+        if not self.layout.described:
             return pd.DataFrame({"data": frames.raw_records(b"".join(batches), skip)})
-        parts = [frames.records(batch, self._layout.dtype) for batch in batches]
+        parts = [frames.records(batch, self.layout.dtype) for batch in batches]
         if not parts:
-            parts = [frames.records(b"", self._layout.dtype)]
+            parts = [frames.records(b"", self.layout.dtype)]
         data, cpus = [data for data, _ in parts], [cpus for _, cpus in parts]
         data[0], cpus[0] = data[0][skip:], cpus[0][skip:]  # rows of one batch, at most
-        columns = frames.columns(data, self._layout)
+        columns = frames.columns(data, self.layout)
         if self._per_cpu and "cpu" not in columns:
             columns["cpu"] = np.concatenate(cpus)
         return pd.DataFrame(columns, copy=False)

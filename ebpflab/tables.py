@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import weakref
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,6 +14,12 @@ from ebpflab import btf, entries, frames
 from ebpflab.connection import Connection
 from ebpflab.errors import TableError
 
+if TYPE_CHECKING:
+    from ebpflab.live import Live
+    from ebpflab.live.widget import Traced
+
+_ARRAY = 2  # in enum bpf_map_type
+_HISTOGRAM_SLOTS = 64  # of BPF_HISTOGRAM(name)
 _PER_CPU = (5, 6, 10)  # PERCPU_HASH, PERCPU_ARRAY, LRU_PERCPU_HASH in enum bpf_map_type
 _PROG_ARRAY, _LPM_TRIE = 3, 11
 _ADDRESS_BYTES = (4, 16)
@@ -36,6 +43,7 @@ class Table:
         types: btf.Types | None,
         connection: Connection,
         attrs: dict[str, Any],
+        owner: weakref.ref[Traced],
     ) -> None:
         self.name: str = described["name"]
         self._program, self._connection, self._attrs = program, connection, attrs
@@ -44,6 +52,7 @@ class Table:
         self._value = frames.layout_in(types, self.name, "value", described["value_size"])
         self._cpus = described["cpus"] if self._type in _PER_CPU else 0
         self._room: int = described["max_entries"]
+        self._owner = owner
 
     def frame(self) -> pd.DataFrame:
         """All entries, one a row: the key's columns, then the value's.
@@ -54,7 +63,7 @@ class Table:
         and of a map of maps are the kernel's numbers of the programs and maps. Raises TableError
         for a queue or stack, which `pop` reads, and for maps without entries to read.
         """
-        keys, values, cpus = self._read()
+        keys, values, cpus = self.read()
         columns = self._key_columns(keys)
         if cpus is not None:
             columns["cpu"] = cpus
@@ -77,12 +86,8 @@ class Table:
         slot = "slot" if "slot" in names else names[-1]
         kinds = self._key.dtype[slot].kind, self._value.dtype[0].kind
         if not set(kinds) <= set("iu") or len(self._value.columns) > 1:
-            raise TableError(
-                f"{self.name!r} is not a histogram: its slot and its count must be integers. It"
-                " is declared with BPF_HISTOGRAM(name), or with BPF_HISTOGRAM(name, struct key),"
-                " where the struct has an integer field `slot`."
-            )
-        keys, values, _ = self._read()
+            raise self._no_histogram()
+        keys, values, _ = self.read()
         slots, counts = keys[slot], values[self._value.columns[0].name]
         if len(names) == 1:
             return self._labelled(frames.histogram(slots, counts, scale))
@@ -124,9 +129,49 @@ class Table:
                 " it with .frame() or .histogram(); .collect() is for ring and perf buffers."
             )
 
+    def live(self, scale: str | None = None, unit: str = "") -> Live:
+        """A view that moves: counts per second, and the buckets of a histogram or the top rows.
+
+        ``scale`` ("log2" or "linear", see `histogram`) draws keys as buckets. Without it an array
+        of 64 whole numbers, which is what ``BPF_HISTOGRAM(name)`` makes, is taken for "log2", and
+        of any other table the ten largest entries are shown. ``unit`` is that of the keys, such
+        as "ns" or "bytes". The picture is of the chosen window, not of all time. See
+        `Stream.live` for start, stop and how it ends. Raises TableError where keys are no
+        buckets.
+
+        >>> prog["dist"].live(unit="ns")                              # doctest: +SKIP
+        """
+        from ebpflab.live import Live  # widgets take their time to import
+        from ebpflab.live.sources import TableSource
+
+        program = self._owner()
+        if program is None or program.closed:
+            raise TableError(f"The table {self.name!r} is not counted in: its program is closed.")
+        if scale not in (None, "log2", "linear"):
+            raise ValueError(f"scale is 'log2' or 'linear', not {scale!r}")
+        whole = [len(each.columns) == 1 and each.dtype[0].kind in "iu" for each in self.layouts]
+        if scale is not None and not all(whole):
+            raise self._no_histogram()
+        is_histogram = (self._type, self._room) == (_ARRAY, _HISTOGRAM_SLOTS)
+        if scale is None and is_histogram and all(whole):
+            scale = "log2"
+        return Live(TableSource(self, scale, unit), program)
+
+    @property
+    def layouts(self) -> tuple[frames.Layout, frames.Layout]:
+        """Of its keys, and of its values."""
+        return self._key, self._value
+
     def clear(self) -> None:
         """Delete every entry of a hash, set every value of an array to zero."""
         self._connection.request("clear", program=self._program, name=self.name)
+
+    def _no_histogram(self) -> TableError:
+        return TableError(
+            f"{self.name!r} is not a histogram: its slot and its count must be integers. It is"
+            " declared with BPF_HISTOGRAM(name), or with BPF_HISTOGRAM(name, struct key), where"
+            " the struct has an integer field `slot`."
+        )
 
     def __repr__(self) -> str:
         return f"<Table {self.name!r}>"
@@ -160,7 +205,8 @@ class Table:
         frame.attrs.update(self._attrs, end=pd.Timestamp.now(tz="UTC"))
         return frame
 
-    def _read(self) -> tuple[frames.Records, frames.Records, npt.NDArray[np.uint32] | None]:
+    def read(self) -> tuple[frames.Records, frames.Records, npt.NDArray[np.uint32] | None]:
+        """Keys, values and CPUs (None where the map is not per CPU), as numpy records."""
         answer = self._connection.request("table", program=self._program, name=self.name)
         count, stride = answer["entries"], answer["stride"]
         split = count * self._key.dtype.itemsize

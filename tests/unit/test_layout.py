@@ -32,6 +32,9 @@ ROOMS = (
     "btf",
     "frames",
     "entries",
+    "plots",
+    "cells",
+    "live",
     "streams",
     "tables",
     "stacks",
@@ -42,10 +45,8 @@ ROOMS = (
     "golang",
     "perf",
     "program",
-    "cells",
     "lab",
     "notebook",
-    "plots",
     "cli",
 )
 

@@ -1,0 +1,232 @@
+"""What a live view counts, keeps and draws, without a kernel."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ebpflab import frames
+from ebpflab.agent.wire import stride
+from ebpflab.btf import Column
+from ebpflab.errors import ConnectionLost
+from ebpflab.live import Live, snapshot
+from ebpflab.live.history import MOST_POINTS, History
+from ebpflab.live.sources import Look, StreamSource, TableSource, log2_counts, log2_label, numeric
+
+LAYOUT = frames.layout_of(
+    [
+        Column("time_ns", 0, np.dtype("u8")),
+        Column("latency_ns", 8, np.dtype("u8")),
+        Column("pid", 16, np.dtype("u4")),
+        Column("comm", 20, np.dtype("S4"), "text"),
+        Column("flag", 24, np.dtype("u4"), bits=(0, 3)),
+        Column("state", 28, np.dtype("u4"), enumerators={1: "RUNNING"}),
+    ],
+    32,
+    "data",
+)
+RECORD = LAYOUT.dtype
+
+
+def batch(latencies: list[int]) -> tuple[int, bytes]:
+    """Records as they come over the wire."""
+    step = stride(RECORD.itemsize)
+    framed = np.zeros(
+        len(latencies),
+        np.dtype(
+            {"names": ["n", "r"], "formats": ["u4", RECORD], "offsets": [0, 8], "itemsize": step}
+        ),
+    )
+    framed["n"] = RECORD.itemsize
+    framed["r"]["latency_ns"] = latencies
+    framed["r"]["comm"] = b"work"
+    return len(latencies), framed.tobytes()
+
+
+class Arrived:
+    """A stream to which the test hands its batches."""
+
+    name, lost, layout = "calls", 0, LAYOUT
+
+    def __init__(self) -> None:
+        self.batches: list[tuple[int, bytes]] = []
+
+    def since(self, row: int) -> tuple[int, list[tuple[int, bytes]]]:
+        ends = np.cumsum([0, *(rows for rows, _ in self.batches)])
+        new = [each for each, begins in zip(self.batches, ends, strict=False) if begins >= row]
+        return int(ends[-1]), new
+
+    def decode(self, batches: list[bytes], skip: int) -> pd.DataFrame:
+        data, _ = frames.records(b"".join(batches), RECORD, skip)
+        return pd.DataFrame(frames.columns([data], self.layout))
+
+
+class Traced:
+    """A program, as far as a live view cares."""
+
+    def __init__(self) -> None:
+        self.attached, self.closed, self.log = ["uprobe work"], False, list[str]()
+
+    def attach_again(self) -> None:
+        self.log.append("attach")
+        self.attached = ["uprobe work"]
+
+    def detach(self) -> None:
+        self.log.append("detach")
+        self.attached = []
+
+
+@pytest.fixture
+def live() -> Iterator[Live]:
+    live = Live(StreamSource(Arrived(), None), Traced())
+    yield live
+    live.close()
+    assert not [t for t in threading.enumerate() if t.name == "ebpflab live"]
+
+
+@given(st.lists(st.integers(0, 2**64 - 1), max_size=50))
+def test_buckets_are_bccs_log2(values: list[int]) -> None:
+    counts = log2_counts(np.array(values, np.uint64))
+    slots = [max(value.bit_length(), 1) for value in values]  # bpf_log2l, 1 for both 0 and 1
+    assert list(counts) == [slots.count(slot) for slot in range(65)]
+
+
+def test_negative_and_fractional_values_have_buckets() -> None:
+    assert log2_counts(np.array([-7, 5], np.int32))[[0, 3]].tolist() == [1, 1]
+    assert log2_counts(np.array([-0.5, 4.9]))[[0, 3]].tolist() == [1, 1]
+    assert [log2_label(bucket, "") for bucket in (0, 1, 3)] == ["< 0", "0", "4"]
+
+
+def test_columns_that_can_be_counted_by_size() -> None:
+    assert numeric(LAYOUT) == ["time_ns", "latency_ns", "pid"]
+    assert numeric(frames.layout_of([], 16, "data")) == []
+
+
+def test_a_look_counts_what_is_new_and_takes_nothing() -> None:
+    stream = Arrived()
+    stream.batches.append(batch([1] * 7))
+    source = StreamSource(stream, None)  # what was there before is not new
+    assert source.column == "latency_ns"
+    stream.batches += [batch([5, 5, 1000]), batch([2**40])]
+    stream.lost = 3
+    look = source.look()
+    assert (look.events, look.lost) == (4, 3)
+    assert {n: int(count) for n, count in enumerate(look.counts) if count} == {3: 2, 10: 1, 41: 1}
+    assert source.look().events == 0
+    assert len(stream.batches) == 3
+    assert list(source.newest()["latency_ns"]) == [2**40, 1000, 5, 5]
+
+
+def test_the_last_ten_rows_of_many() -> None:
+    stream = Arrived()
+    source = StreamSource(stream, None)
+    stream.batches += [batch([*range(1000)]), batch([1000, 1001])]
+    source.look()
+    assert list(source.newest()["latency_ns"]) == [*range(1001, 991, -1)]
+
+
+class Counting:
+    """A table whose counts the test sets: a histogram, or counts by process."""
+
+    name = "dist"
+    layouts = (
+        frames.layout_of([Column("key", 0, np.dtype("i4"))], 4, "key"),
+        frames.layout_of([Column("value", 0, np.dtype("u8"))], 8, "value"),
+    )
+
+    def __init__(self) -> None:
+        self.counts = {0: 1, 3: 5}
+
+    def read(self) -> tuple[np.ndarray, np.ndarray, None]:
+        key, value = (layout.dtype for layout in self.layouts)
+        keys, values = np.zeros(len(self.counts), key), np.zeros(len(self.counts), value)
+        keys["key"], values["value"] = [*self.counts], [*self.counts.values()]
+        return keys, values, None
+
+
+def test_a_histogram_table_is_the_difference_of_two_looks() -> None:
+    table = Counting()
+    source = TableSource(table, "log2", "ns")
+    table.counts = {0: 2, 1: 4, 3: 12}
+    look = source.look()
+    assert look.events == 12 and look.counts[[1, 3]].tolist() == [5, 7]
+    assert source.label(4) == "8 ns" and source.newest().empty
+
+
+def test_another_table_shows_its_largest_entries() -> None:
+    table = Counting()
+    source = TableSource(table, None, "")
+    table.counts = {pid: pid * 10 for pid in range(100, 120)}
+    source.look()
+    assert list(source.newest()["key"]) == [*range(119, 109, -1)]
+
+
+def test_history_is_bounded_and_adds_up() -> None:
+    history = History(65)
+    size = sum(value.nbytes for value in vars(history).values() if isinstance(value, np.ndarray))
+    for n in range(3001):
+        counts = np.zeros(65, np.int64)
+        counts[10 + n % 3] = 7
+        history.add(n / 10, 0.1, Look(7, 0, counts))
+    kept = sum(value.nbytes for value in vars(history).values() if isinstance(value, np.ndarray))
+    assert size == kept < 1_000_000
+    for window_s in (10, 30, 120):
+        frame = history.frame(window_s)
+        assert len(frame.ends_s) <= MOST_POINTS + 1
+        assert frame.counts.sum() == window_s * 10 * 7 and frame.first == 10
+        assert frame.events_per_s == pytest.approx(70)
+        points, buckets = frame.counts.shape
+        assert len(frame.pack()) == points * 24 + points * buckets * 4
+    assert history.rate() == pytest.approx(70)
+
+
+def test_a_bar_keeps_its_height_while_time_goes_on() -> None:
+    history, ends = History(1), []
+    for n in range(600):
+        history.add(n / 10, 0.1, Look(n % 7, 0, np.zeros(1)))
+        ends.append(set(np.round(history.frame(120).ends_s + n / 10, 3)[:-1]))
+    assert ends[-2] <= ends[-1]
+
+
+def test_stop_detaches_and_start_attaches(live: Live) -> None:
+    live.stop()
+    assert live._program.attached == [] and live.start_button.disabled is False
+    assert "stopped" in repr(live)
+    live.start_button.click()
+    assert live._program.attached and live._program.log == ["attach", "detach", "attach"]
+    live.close()
+    live.close()
+    assert live._program.log[3:] == ["detach"] and "ended" in repr(live)
+
+
+def test_two_views_of_one_program_end_one_after_the_other(live: Live) -> None:
+    other = Live(StreamSource(Arrived(), None), live._program)
+    other.close()
+    assert live._program.attached
+    live.close()
+    assert not live._program.attached
+
+
+def test_an_error_is_said_in_the_view(live: Live) -> None:
+    def fail() -> None:
+        raise ConnectionLost("The agent is gone.")
+
+    live._program.attach_again = fail
+    live.start_button.click()
+    assert live._said == "The agent is gone."
+
+
+@pytest.mark.parametrize("kind", ["histogram", "heatmap"])
+@pytest.mark.parametrize("looks", [0, 1, 50])
+def test_the_picture_that_stays(kind: str, looks: int) -> None:
+    source, history = StreamSource(Arrived(), None), History(65)
+    for n in range(looks):
+        history.add(n / 10, 0.1, Look(3, n % 2, log2_counts(np.array([n, 5, 900]))))
+    assert snapshot.draw(source, history.frame(30), kind, 30).startswith(b"\x89PNG")
+    assert snapshot.headline(source) == "calls: 0 events, 0 lost"
