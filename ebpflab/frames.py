@@ -333,3 +333,20 @@ def _buckets(many: int, scale: str) -> pd.IntervalIndex:
         powers = 2.0 ** np.arange(1, many + 1)  # exact, and from 1 << 63 on too large for i8
         edges = np.concatenate([[0], powers if many > 62 else powers.astype("i8")])
     return pd.IntervalIndex.from_breaks(edges, closed="left", name="bucket")
+
+
+def run_stats(
+    probes: dict[str, list[str]], counted: dict[str, dict[str, Any]], attrs: dict[str, Any]
+) -> pd.DataFrame:
+    """The kernel's run statistics, a row for each function; what was not counted is NA."""
+    rows = [
+        {"function": function, "probe": ", ".join(places), **counted.get(function, {})}
+        for function, places in probes.items()
+    ]
+    names = ["function", "probe", "hits", "ns_per_hit", "total_ns", "misses"]
+    frame = pd.DataFrame(rows, columns=names).astype(
+        {"function": "str", "probe": "str", "hits": "Int64", "total_ns": "Int64", "misses": "Int64"}
+    )
+    frame["ns_per_hit"] = frame["total_ns"] / frame["hits"].mask(frame["hits"] == 0)
+    frame.attrs.update(attrs, end=pd.Timestamp.now(tz="UTC"))
+    return frame

@@ -20,7 +20,9 @@ import discover
 import guarded
 import headers
 import maps
+import named
 import perf
+import runstats
 import typeinfo
 import usdt
 from faults import Fault, printed
@@ -38,6 +40,10 @@ _FUNCTION_TYPES = {
     "tracepoint": bcc.BPF.TRACEPOINT,
     "raw_tracepoint": bcc.BPF.RAW_TRACEPOINT,
     "perf_event": bcc.BPF.PERF_EVENT,
+    "kfunc": bcc.BPF.TRACING,
+    "kretfunc": bcc.BPF.TRACING,
+    "fmod_ret": bcc.BPF.TRACING,
+    "lsm": bcc.BPF.LSM,
 }
 _compiler = guarded.Guard()
 os.environ.setdefault("BCC_PROBE_LIMIT", "1000000")  # we count nothing of ours against it
@@ -50,9 +56,19 @@ class Attachment(NamedTuple):
     spec: Tuple[Any, ...]
     fds: List[Tuple[str, bytes, int]]
 
+    @property
+    def function(self) -> str:
+        return str(self.spec[1])
+
+    def describe(self) -> Dict[str, Any]:
+        """What the notebook is told of a probe that is attached by being loaded."""
+        kind, function, *where = self.spec
+        place = where[0] if kind == "usdt" else named.place(function, dict(where))
+        return {"attachment": self.ident, "probe": f"{kind} {place}", "fn_name": function}
+
 
 # Kinds whose descriptor is the attachment; the others' are perf events.
-_BARE = ("raw_tracepoint", "kfunc_entry", "kfunc_exit", "lsm")
+_BARE = ("raw_tracepoint", "kfunc_entry", "kfunc_exit", "fmod_ret", "lsm")
 
 
 def _taken_fds(bpf: Any) -> List[Tuple[str, bytes, int]]:
@@ -120,9 +136,6 @@ class _Compiled(bcc.BPF):  # type: ignore[misc]  # bcc has no types
     def _trace_autoload(self) -> None:
         pass
 
-    def attach_by_name(self) -> None:
-        super()._trace_autoload()
-
 
 class Program:
     """One compiled program."""
@@ -133,6 +146,7 @@ class Program:
         self.key = (source, cflags, readers)
         self._drain, self._idents = drain, idents
         self.attachments: Dict[int, Attachment] = {}
+        self._runs = runstats.RunStats()
         self._listening: Dict[int, usdt.Enabled] = {}  # by the number of the attachment
         self.streams: Dict[str, Stream] = {}
         code = instrument(source)
@@ -162,12 +176,14 @@ class Program:
 
     def attach_by_name(self) -> None:
         """Attach what says by its name where: ``kprobe__vfs_read``, ``TRACEPOINT_PROBE``."""
-        _, complaint, log = _bcc_call(self.bpf.attach_by_name)
-        self._keep(("by name",))
-        if complaint is not None:
+        try:
+            for kind, function, where in named.requests(
+                self.functions, self.bpf.fix_syscall_fnname
+            ):
+                self.attach(kind, function, where)
+        except BaseException:
             self.close()
-            self.log += log
-            raise self._refused(complaint)
+            raise
 
     def _refused(self, complaint: str) -> Fault:
         missing = re.search(r"'([^']+)' file not found", self.log)
@@ -185,21 +201,6 @@ class Program:
         for tracepoint in discover.named_tracepoints(self.key[0]):
             if tracepoint not in discover.tracepoints("*"):
                 return discover.explain_tracepoint(tracepoint, "")
-        found = re.search(r"to (kprobe|kretprobe) b?'?([\w.]+)", complaint)
-        if found:
-            return discover.explain_kprobe(found.group(2))
-        if "Failed to attach" in complaint:
-            return Fault(
-                "AttachError", f"A function attaches itself by its name, and could not: {complaint}"
-            )
-        found = re.search(r"Failed to load BPF program b?'?(\w+)", complaint)
-        if found:
-            return Fault(
-                "VerifierError",
-                f"The kernel's verifier refused the function {found.group(1)}",
-                complaint=complaint,
-                log=self.log,
-            )
         return Fault("CompileError", complaint, log=self.log)
 
     def _find_maps(self) -> Dict[str, maps.Map]:
@@ -255,14 +256,10 @@ class Program:
                     "counted": name + LOST_SUFFIX in self.maps,
                 }
             )
-        attached = {
-            a.ident: [f"{kind} {name.decode()}" for kind, name, _ in a.fds]
-            for a in self.attachments.values()
-        }
         return {
             "functions": self.functions,
             "maps": described,
-            "attached": attached,
+            "attached": [attachment.describe() for attachment in self.attachments.values()],
             "log": self.log,
         }
 
@@ -285,13 +282,12 @@ class Program:
         self._load_function(function, kinds.pop())
         maps.put_program(self.maps[name], key, self.bpf.funcs[function.encode()].fd)
 
-    def attach(self, request: Dict[str, Any]) -> Attachment:
+    def attach(self, kind: str, function: str, where: Dict[str, Any]) -> Attachment:
         """Attach a function. Asking twice for the same probe gives the one that is there."""
-        kind, function = request["kind"], request["fn_name"]
         if kind not in _FUNCTION_TYPES:
             kinds = ", ".join(_FUNCTION_TYPES)
             raise Fault("AttachError", f"There is no probe kind {kind!r}. Kinds: {kinds}.")
-        where = {key: value for key, value in request["where"].items() if value is not None}
+        where = {key: value for key, value in where.items() if value is not None}
         spec = (kind, function, *((key, str(where[key])) for key in sorted(where)))
         for attachment in self.attachments.values():
             if attachment.spec == spec:
@@ -300,26 +296,32 @@ class Program:
             discover.check_program(where["name"], where["pid"])
         descriptors.leave_room(len(where.get("offsets", ".")))
         self._load_function(function, _FUNCTION_TYPES[kind])
-        arguments = {k: v.encode() if isinstance(v, str) else v for k, v in where.items()}
+        self._count_from_now(function)
+        arguments: Dict[str, Any] = {
+            k: v.encode() if isinstance(v, str) else v for k, v in where.items()
+        }
         own: Dict[str, Callable[..., Any]] = {
             "go_return": self._attach_go_return,
             "perf_event": self._attach_perf_event,
         }
-        attach = own.get(kind) or getattr(self.bpf, f"attach_{kind}")
-        _, complaint, log = _bcc_call(lambda: attach(fn_name=function.encode(), **arguments))
+
+        def attach() -> None:
+            method = own.get(kind) or getattr(self.bpf, f"attach_{kind}")
+            method(fn_name=function.encode(), **arguments)
+
+        _, complaint, log = _bcc_call(attach)
         if complaint is not None:
             for _, _, fd in _taken_fds(self.bpf):
                 os.close(fd)
+            self._count_while_attached()
             raise discover.explain(kind, function, where, complaint, log)
-        kept = self._keep(spec)
-        assert kept is not None, "BCC attached without leaving a file descriptor"
-        return kept
+        return self._keep(spec)
 
-    def attach_usdt(self, enabled: Sequence[usdt.Enabled]) -> List[Dict[str, Any]]:
+    def attach_usdt(self, enabled: Sequence[usdt.Enabled]) -> None:
         """Attach each probe at all its places. From here on they are ours to close."""
-        told = []
         for each in enabled:
             self._load_function(each.function, bcc.BPF.KPROBE)
+            self._count_from_now(each.function)
             for path, address in each.addresses():
                 descriptors.leave_room(1)
                 where = {"name": path, "addr": address, "pid": each.pid or -1}
@@ -328,17 +330,9 @@ class Program:
                 if complaint is not None:
                     raise Fault("AttachError", f"Cannot attach to {each.place}.", log=log)
                 # One at a time: BCC would take a second function at one place for the first.
-                attachment = self._keep(("usdt", each.function, each.place, address))
-                assert attachment is not None, "BCC attached without leaving a file descriptor"
+                spec = ("usdt", each.function, each.place, address)
+                attachment = self._keep(spec)
                 self._listening[attachment.ident] = each
-                told.append(
-                    {
-                        "attachment": attachment.ident,
-                        "place": each.place,
-                        "fn_name": each.function,
-                    }
-                )
-        return told
 
     def _attach_go_return(
         self, fn_name: bytes, name: bytes, sym: bytes, offsets: List[int], pid: int
@@ -388,13 +382,31 @@ class Program:
                 log=log,
             )
 
-    def _keep(self, spec: Tuple[Any, ...]) -> Optional[Attachment]:
+    def _keep(self, spec: Tuple[Any, ...]) -> Attachment:
         fds = _taken_fds(self.bpf)
-        if not fds:
-            return None
+        assert fds, "BCC attached without leaving a file descriptor"
         attachment = Attachment(next(self._idents), spec, fds)
         self.attachments[attachment.ident] = attachment
         return attachment
+
+    def _count_from_now(self, function: str) -> None:
+        if all(attachment.function != function for attachment in self.attachments.values()):
+            self._runs.begin(function, self.bpf.funcs[function.encode()].fd)
+
+    def _count_while_attached(self) -> None:
+        if not self.attachments:
+            self._runs.end()
+
+    def stats(self) -> Dict[str, Any]:
+        """What the kernel counted for each function since it was attached."""
+        counted = {
+            name.decode(): self._runs.since(name.decode(), function.fd)
+            for name, function in self.bpf.funcs.items()
+        }
+        return {
+            "problem": self._runs.problem,
+            "functions": {name: run._asdict() for name, run in counted.items() if run},
+        }
 
     def detach(self, ident: Optional[int] = None) -> None:
         """Detach one attachment, or all."""
@@ -405,6 +417,7 @@ class Program:
             listening = self._listening.pop(key, None)
             if listening is not None and listening not in self._listening.values():
                 listening.close()
+        self._count_while_attached()
 
     def make_idle(self) -> bool:
         """Detach and empty everything. False when a map cannot be emptied."""

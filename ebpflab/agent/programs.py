@@ -44,12 +44,12 @@ class Programs:
             if program is None:
                 program = Program(source, cflags, readers, self._drain, self._idents)
             self._loaded[ident] = program
-            attached = program.attach_usdt(enabled)
+            program.attach_usdt(enabled)
         except BaseException:
             self.close(ident)
             usdt.close(enabled)
             raise
-        return {"compiled": compiled, "headers": state, "usdt": attached, **program.describe()}
+        return {"compiled": compiled, "headers": state, **program.describe()}
 
     def _take_idle(self, source: str, cflags: List[str], readers: str) -> Optional[Program]:
         for program in self._idle:
@@ -75,23 +75,26 @@ class Programs:
         enabled = usdt.enable(usdt_contexts)
         try:
             program.attach_by_name()
-            attached = program.attach_usdt(enabled)
+            program.attach_usdt(enabled)
         except BaseException:
             program.detach()
             usdt.close(enabled)
             raise
-        return {"usdt": attached, **program.describe()}
+        return program.describe()
 
-    def close(self, ident: int) -> None:
+    def close(self, ident: int) -> Optional[Dict[str, Any]]:
+        """Make a program idle. Its last counts, or None where there is no such program."""
         program = self._loaded.pop(ident, None)
         if program is None:
-            return
+            return None
+        stats = program.stats()
         if program.make_idle():
             self._idle.append(program)
             if len(self._idle) > _MAX_IDLE:
                 self._idle.pop(0).close()
         else:
             program.close()
+        return stats
 
     def end(self) -> None:
         for program in self._loaded.values():

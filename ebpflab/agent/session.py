@@ -173,8 +173,12 @@ class Session:
         return loaded
 
     def op_attach(self, request: wire.Message) -> Reply:
-        attachment = self._programs[request["program"]].attach(request)
+        program = self._programs[request["program"]]
+        attachment = program.attach(request["kind"], request["fn_name"], request["where"])
         return {"attachment": attachment.ident}
+
+    def op_stats(self, request: wire.Message) -> Reply:
+        return self._programs[request["program"]].stats()
 
     def op_attach_again(self, request: wire.Message) -> Reply:
         return self._programs.attach_again(request["program"], request["usdt_contexts"])
@@ -184,8 +188,7 @@ class Session:
         return {}
 
     def op_close(self, request: wire.Message) -> Reply:
-        self._programs.close(request["program"])
-        return {}
+        return {"stats": self._programs.close(request["program"])}
 
     def op_sync(self, request: wire.Message) -> Reply:
         self._drain.sync(request["streams"])

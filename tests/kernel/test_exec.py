@@ -114,7 +114,7 @@ def test_an_interrupted_load_leaves_nothing_attached(lab: Lab) -> None:
     assert _perf_events(lab) == before
     with lab.load(source) as prog:
         assert _perf_events(lab) == before + 1, "what attaches itself by its name is attached"
-        assert prog.attached == ["kprobe p_do_nanosleep"]
+        assert prog.attached == ["kprobe do_nanosleep -> kprobe__do_nanosleep"]
         prog.detach()
         assert _perf_events(lab) == before
 
