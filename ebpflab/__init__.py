@@ -13,6 +13,7 @@
 >>> prog["events"].frame()                                            # doctest: +SKIP
 """
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ebpflab.golang import GoRuntime
@@ -26,6 +27,8 @@ from ebpflab.usdt import USDT
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
+
+    from ebpflab.recordings import Recording
 
 __all__ = [
     "USDT",
@@ -42,7 +45,20 @@ __all__ = [
     "Stream",
     "Table",
     "Workload",
+    "open_recording",
 ]
+
+
+def open_recording(path: str | Path) -> "Recording":
+    """A file that `Stream.record` has written, for reading; cut off, it reads up to the cut.
+
+    Raises RecordingError when there is none, or when it is something else.
+
+    >>> ebpflab.open_recording("reads.arrows").frame()                # doctest: +SKIP
+    """
+    from ebpflab.recordings import Recording  # Arrow takes a while to import
+
+    return Recording(path)
 
 
 def load_ipython_extension(shell: "InteractiveShell") -> None:

@@ -17,6 +17,7 @@
     ├── TableError             a map cannot be read or written in this way
     ├── UnknownName            no such map, column or function in the program
     ├── PlotError              a picture cannot be drawn from this frame
+    ├── RecordingError         a recording could not be written or read
     ├── WorkloadError          a command of lab.run or lab.start could not be run
     └── AgentFault             the agent failed in a way it has no name for
 
@@ -128,6 +129,10 @@ class UnknownName(EbpflabError, KeyError):
 
 class PlotError(EbpflabError):
     """A picture cannot be drawn from this frame."""
+
+
+class RecordingError(EbpflabError):
+    """A recording could not be written, or a file is none."""
 
 
 class WorkloadError(EbpflabError):

@@ -14,6 +14,7 @@ import time
 import weakref
 from abc import ABC, abstractmethod
 from collections import deque
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -27,6 +28,7 @@ from ebpflab.progress import notice
 if TYPE_CHECKING:
     from ebpflab.live import Live
     from ebpflab.live.widget import Traced
+    from ebpflab.recordings import Recorder
 
 _WAIT_STEP_SECONDS = 0.25
 
@@ -46,6 +48,7 @@ class EventSource(ABC):
         self._batches: deque[tuple[int, bytes]] = deque()  # (rows, bytes)
         self._bytes = self._rows = self._taken = 0
         self._attrs, self._started = attrs, pd.Timestamp.now(tz="UTC")
+        self._recorders: tuple[Recorder, ...] = ()
         self.lost = 0
         """Records that the kernel could not hand over because the buffer was full. Exact."""
         self.dropped = 0
@@ -122,6 +125,26 @@ class EventSource(ABC):
         """Stop receiving. What has arrived stays readable."""
         self._connection.ignore(self._ident, self._receive)
 
+    def record(self, path: str | Path) -> Recorder:
+        """Write every row that arrives from now on into a file, until its ``close``.
+
+        The file is an Arrow IPC stream, which can be read even when it is cut off; see
+        `ebpflab.open_recording`. Raises RecordingError when the file cannot be made.
+
+        >>> with prog["reads"].record("reads.arrows"):                # doctest: +SKIP
+        ...     lab.run(["dd", "if=/dev/zero", "of=/dev/null", "count=1000"])
+        """
+        from ebpflab.recordings import Recorder  # Arrow takes a while to import
+
+        attrs = {**self._attrs, "stream": self.name, "start": pd.Timestamp.now(tz="UTC")}
+        self._sync()
+        recorder = Recorder(path, attrs, self._sync, self._forget)
+        self._recorders = (*self._recorders, recorder)
+        return recorder
+
+    def _forget(self, recorder: Recorder) -> None:
+        self._recorders = tuple(each for each in self._recorders if each is not recorder)
+
     def __len__(self) -> int:
         return self._rows
 
@@ -148,6 +171,10 @@ class EventSource(ABC):
                 self._taken = max(self._taken - old, 0)
                 self.dropped += old
             self._arrived.notify_all()
+        if self._recorders and count:
+            frame = self._decode([data], 0)
+            for recorder in self._recorders:
+                recorder.write(frame, lost)
 
     def _wait(self, seconds: float | None, rows: int | None, began: float) -> None:
         if seconds is None and rows is None:

@@ -35,6 +35,7 @@ ROOMS = (
     "plots",
     "cells",
     "live",
+    "recordings",
     "streams",
     "tables",
     "stacks",
