@@ -5,6 +5,11 @@ from __future__ import annotations
 import os
 
 import pytest
+from hypothesis import settings
+
+# A slow machine is not a wrong answer.
+settings.register_profile("ebpflab", deadline=None)
+settings.load_profile("ebpflab")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -70,7 +70,7 @@ def test_the_probes_of_a_file(notes, tmp_path: Path, order: str, wide: bool) -> 
     )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(data=st.data())
 def test_a_damaged_file_is_a_fault_or_other_notes(notes, data, tmp_path_factory) -> None:  # type: ignore[no-untyped-def]
     good = bytearray(elf("<", True))
