@@ -366,10 +366,9 @@ class Program:
         ]
         state = "closed" if self.closed else "attached" if self._attached else "not attached"
         card = rich.card(f"Program, {state}", facts)
-        if not self._attached or self._connection.lost is not None:
-            return card
-        rows = [each.rpartition(" -> ")[::2] for each in self.attached]
-        return card + rich.table(["attached to", "function"], rows)
+        stats = self.stats()[["probe", "function", "hits", "ns_per_hit"]]
+        rows = stats.astype(object).fillna("").itertuples(index=False)
+        return card + rich.table(["attached to", "function", "hits", "ns per hit"], rows)
 
     def _ipython_key_completions_(self) -> list[str]:
         return list(self._maps)

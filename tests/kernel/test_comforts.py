@@ -120,8 +120,10 @@ def test_tab_offers_nothing_of_ours_where_there_is_nothing(notebook: Notebook) -
 def test_a_program_shows_what_it_is_attached_to(notebook: Notebook) -> None:
     notebook.run(GOOD)
     notebook.run('prog.attach_kprobe(event=lab.syscall_name("execve"), fn_name="count")')
+    notebook.run("for _ in range(13): lab.run(['/bin/true'])")
     shown = notebook.run("prog")["data"]["text/html"]
-    assert "attached" in shown and "__x64_sys_execve" in shown
+    assert "attached" in shown and "__x64_sys_execve" in shown and ">13</td>" in shown
     assert "__x64_sys_execve" in notebook.run("lab")["data"]["text/html"]
     notebook.run("prog.close()")
-    assert "closed" in notebook.run("prog")["data"]["text/html"]
+    shown = notebook.run("prog")["data"]["text/html"]
+    assert "closed" in shown and ">13</td>" in shown
