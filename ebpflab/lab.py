@@ -227,8 +227,9 @@ class Lab:
     def usdt(self, path: str | Path | None = None, pid: int | None = None) -> USDT:
         """The USDT probes of a program or library, to be enabled and given to `load`.
 
-        With ``pid``, of one process: needed where probes have semaphores. Raises UnknownEvent
-        when the file is missing or has none; AttachError when the process does not use it.
+        Of every process that uses it, now or later; with ``pid`` of that one alone. Raises
+        UnknownEvent when the file is missing or has none; AttachError when the process does not
+        use it.
 
         >>> usdt = lab.usdt("/opt/ebpflab/labs/usdt-c/usdt_loop")     # doctest: +SKIP
         >>> usdt.enable_probe(probe="step", fn_name="on_step")        # doctest: +SKIP

@@ -33,9 +33,9 @@ class USDT:
         """Run ``fn_name`` each time ``probe`` (its name, or ``provider:name``) is hit.
 
         Comes before `Lab.load`. In C, ``bpf_usdt_readarg(1, ctx, &variable)`` reads the first
-        argument; a string is an address, whose text ``bpf_probe_read_user_str`` reads. Raises
-        UnknownEvent, with the closest matches; AttachError when the probe has a semaphore and
-        no pid was given.
+        argument; a string is an address, whose text ``bpf_probe_read_user_str`` reads. Where the
+        probe has a semaphore, the kernel counts it up in each process while we are attached.
+        Raises UnknownEvent, with the closest matches.
         """
         checked = self._connection.request("usdt_check", path=self.path, pid=self.pid, probe=probe)
         wanted = (str(checked["probe"]), fn_name)

@@ -61,7 +61,7 @@ def similar(name: str) -> List[str]:
 
 
 class Headers:
-    """Chooses headers once per session, before the first compilation."""
+    """Chooses headers before each compilation: a tree that was named counts for that one."""
 
     def __init__(
         self,
@@ -81,9 +81,10 @@ class Headers:
         """
         if named:
             self.state = self._use(Path(named), named_by_caller=True)
-        elif not self.state:
+        else:
             own = release_of(self._build) if self._build.is_dir() else None
             if own == self._release:
+                os.environ.pop("BCC_KERNEL_SOURCE", None)
                 self.state = {"headers": own, "matching": True, "path": str(self._build)}
             elif own is not None:
                 raise Fault(

@@ -13,7 +13,8 @@ from typing import Any, BinaryIO, Dict, Iterator, List, NamedTuple, Tuple
 import binaries
 from faults import Fault
 
-_SHT_NOTE = 7
+_SHT_NOTE, _SHT_TABLES_OF_SYMBOLS, _PT_LOAD = 7, (2, 11), 1
+_PAGE_BYTES = 4096
 _STAPSDT = 3
 _HEADER_BYTES = 64
 # What comes of offsets and sizes that mean nothing.
@@ -42,10 +43,20 @@ class _Section(NamedTuple):
     address: int
     offset: int
     size: int
+    link: int
+
+
+class _Segment(NamedTuple):
+    offset: int
+    address: int
+    file_bytes: int
 
 
 class _Elf:
-    """As much of an ELF file as it takes to find its notes: 32 or 64 bits, either byte order."""
+    """As much of an ELF file as it takes to find its notes, and what they point at.
+
+    Of 32 or 64 bits, in either byte order.
+    """
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
@@ -57,16 +68,27 @@ class _Elf:
             header += struct.unpack_from(self.order + "III", start, 24)
         self.machine: int = header[1]
         sizes = struct.unpack_from(self.order + "6H", start, 52 if self.wide else 40)
+        self.segments = list(self._read_segments(header[4], *sizes[1:3]))
         self.sections = list(self._read_sections(header[5], *sizes[3:5]))
         self._names = self.bytes_of(self.sections[sizes[5]]) if self.sections else b""
 
-    def _read_sections(self, offset: int, size: int, count: int) -> Iterator[_Section]:
-        layout = self.order + ("IIQQQQ" if self.wide else "IIIIII")
+    def _read_table(self, offset: int, size: int, count: int, layout: str) -> Iterator[Any]:
         self._file.seek(offset)
         table = self._file.read(size * count)
         for index in range(count if offset else 0):
-            name, type_, _, address, at, length = struct.unpack_from(layout, table, index * size)
-            yield _Section(name, type_, address, at, length)
+            yield struct.unpack_from(self.order + layout, table, index * size)
+
+    def _read_segments(self, offset: int, size: int, count: int) -> Iterator[_Segment]:
+        """What of the file is mapped into a process, and at which address."""
+        for row in self._read_table(offset, size, count, "IIQQQQ" if self.wide else "IIIII"):
+            at, address = row[2:4] if self.wide else row[1:3]
+            if row[0] == _PT_LOAD:
+                yield _Segment(at, address, row[-1])
+
+    def _read_sections(self, offset: int, size: int, count: int) -> Iterator[_Section]:
+        layout = "IIQQQQI" if self.wide else "IIIIIII"
+        for name, type_, _, *rest in self._read_table(offset, size, count, layout):
+            yield _Section(name, type_, *rest)
 
     def bytes_of(self, section: _Section) -> bytes:
         self._file.seek(section.offset)
@@ -84,6 +106,52 @@ class _Elf:
             at += 12 + (name_size + 3 & ~3)
             yield owner, type_, data[at : at + size]
             at += size + 3 & ~3
+
+    def symbols(self) -> Iterator[Tuple[bytes, int]]:
+        """Name and address of each symbol."""
+        layout, value, size = ("IBBHQQ", 4, 24) if self.wide else ("IIIBBH", 1, 16)
+        for section in self.sections:
+            if section.type not in _SHT_TABLES_OF_SYMBOLS:
+                continue
+            names = self.bytes_of(self.sections[section.link])
+            for row in self._read_table(section.offset, size, section.size // size, layout):
+                yield names[row[0] : names.index(b"\0", row[0])], row[value]
+
+
+class Places:
+    """Where in a file lies what its notes give addresses of.
+
+    Raises AttachError when that is nowhere in the file.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        with open(path, "rb") as file:
+            self._segments = _Elf(file).segments
+
+    def offset(self, address: int) -> int:
+        """The place in the file of what a process finds at this address."""
+        for segment in self._segments:
+            end = segment.address + segment.file_bytes
+            if segment.address <= address < end + -end % _PAGE_BYTES:  # whole pages are mapped
+                return segment.offset + address - segment.address
+        raise Fault(
+            "AttachError",
+            f"A USDT note of {self._path!r} points at {address:#x}, which is in no page of the"
+            ' file. Is it a semaphore without __attribute__((section(".probes")))?',
+        )
+
+    def symbol(self, name: str) -> int:
+        """The address of a symbol."""
+        with open(self._path, "rb") as file:
+            for known, address in _Elf(file).symbols():
+                if known == name.encode() and address:
+                    return address
+        raise Fault(
+            "AttachError",
+            f"An argument of a USDT probe is the global variable {name!r}, and {self._path!r}"
+            " has no symbol of that name: it was stripped. Give the file as it was built.",
+        )
 
 
 def read(path: str) -> Tuple[str, List[Note]]:

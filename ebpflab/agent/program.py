@@ -45,6 +45,8 @@ _FUNCTION_TYPES = {
     "fmod_ret": bcc.BPF.TRACING,
     "lsm": bcc.BPF.LSM,
 }
+# Source, clang's flags, what reads USDT arguments, headers that were named: what makes a program.
+Key = Tuple[str, List[str], str, Optional[str]]
 _compiler = guarded.Guard()
 os.environ.setdefault("BCC_PROBE_LIMIT", "1000000")  # we count nothing of ours against it
 
@@ -140,14 +142,12 @@ class _Compiled(bcc.BPF):  # type: ignore[misc]  # bcc has no types
 class Program:
     """One compiled program."""
 
-    def __init__(
-        self, source: str, cflags: List[str], readers: str, drain: Drain, idents: Any
-    ) -> None:
-        self.key = (source, cflags, readers)
+    def __init__(self, key: Key, drain: Drain, idents: Any) -> None:
+        self.key = key
+        source, cflags, readers, _ = key
         self._drain, self._idents = drain, idents
         self.attachments: Dict[int, Attachment] = {}
         self._runs = runstats.RunStats()
-        self._listening: Dict[int, usdt.Enabled] = {}  # by the number of the attachment
         self.streams: Dict[str, Stream] = {}
         code = instrument(source)
         complaint = self._compile(code, cflags, readers)
@@ -304,50 +304,51 @@ class Program:
             "go_return": self._attach_go_return,
             "perf_event": self._attach_perf_event,
         }
+        attach = own.get(kind) or getattr(self.bpf, f"attach_{kind}")
+        attach = partial(attach, fn_name=function.encode(), **arguments)
+        return self._attach(spec, attach, partial(discover.explain, kind, function, where))
 
-        def attach() -> None:
-            method = own.get(kind) or getattr(self.bpf, f"attach_{kind}")
-            method(fn_name=function.encode(), **arguments)
-
+    def _attach(
+        self, spec: Tuple[Any, ...], attach: Callable[[], Any], explain: Callable[[str, str], Fault]
+    ) -> Attachment:
+        """Attach, and keep what came of it; or leave nothing behind, and explain."""
         _, complaint, log = _bcc_call(attach)
         if complaint is not None:
             for _, _, fd in _taken_fds(self.bpf):
                 os.close(fd)
             self._count_while_attached()
-            raise discover.explain(kind, function, where, complaint, log)
+            raise explain(complaint, log)
         return self._keep(spec)
 
     def attach_usdt(self, enabled: Sequence[usdt.Enabled]) -> None:
-        """Attach each probe at all its places. From here on they are ours to close."""
+        """Attach each probe at all its places."""
         for each in enabled:
+            name, places = os.fsencode(each.path), each.offsets()
+            descriptors.leave_room(len(places))
             self._load_function(each.function, bcc.BPF.KPROBE)
             self._count_from_now(each.function)
-            for path, address in each.addresses():
-                descriptors.leave_room(1)
-                where = {"name": path, "addr": address, "pid": each.pid or -1}
-                attach = partial(self.bpf.attach_uprobe, fn_name=each.function.encode(), **where)
-                _, complaint, log = _bcc_call(attach)
-                if complaint is not None:
-                    raise Fault("AttachError", f"Cannot attach to {each.place}.", log=log)
-                # One at a time: BCC would take a second function at one place for the first.
-                spec = ("usdt", each.function, each.place, address)
-                attachment = self._keep(spec)
-                self._listening[attachment.ident] = each
+            attach = partial(self._attach_at, each.function.encode(), name, each.pid or -1, places)
+            self._attach(("usdt", each.function, each.place), attach, each.explain)
 
     def _attach_go_return(
         self, fn_name: bytes, name: bytes, sym: bytes, offsets: List[int], pid: int
     ) -> None:
-        """A uprobe at each of these places in the file.
+        self._attach_at(fn_name, name, pid, [(offset, 0) for offset in offsets])
+
+    def _attach_at(
+        self, fn_name: bytes, path: bytes, pid: int, places: Sequence[Tuple[int, int]]
+    ) -> None:
+        """A uprobe at each of these places in the file, with its semaphore's place, or 0.
 
         Not through BCC's attach_uprobe(addr=), which takes an address or a place in the file,
-        depending on how the program was linked.
+        depending on how the program was linked, and knows of no semaphore.
         """
         fd = self.bpf.load_func(fn_name, bcc.BPF.KPROBE).fd
-        for offset in offsets:
-            event = b"go_%d_%d_%x" % (os.getpid(), next(self._idents), offset)
-            # The last is the semaphore of a USDT probe: none. BCC's Python declares the function
-            # without it.
-            probe = bcc.lib.bpf_attach_uprobe(fd, 0, event, name, offset, pid, ct.c_uint32(0))
+        for offset, semaphore in places:
+            event = b"at_%d_%d_%x" % (os.getpid(), next(self._idents), offset)
+            probe = bcc.lib.bpf_attach_uprobe(
+                fd, 0, event, path, offset, pid, ct.c_uint32(semaphore)
+            )
             if probe < 0:
                 error = os.strerror(ct.get_errno())
                 raise OSError(f"the kernel refused the probe at {offset:#x} in the file: {error}")
@@ -414,9 +415,6 @@ class Program:
             attachment = self.attachments.pop(key, None)
             for kind, name, fd in attachment.fds if attachment else []:
                 _close_probe(kind, name, fd)
-            listening = self._listening.pop(key, None)
-            if listening is not None and listening not in self._listening.values():
-                listening.close()
         self._count_while_attached()
 
     def make_idle(self) -> bool:

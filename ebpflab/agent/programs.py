@@ -2,7 +2,7 @@
 
 A program that is closed is kept *idle*, detached and with its maps emptied, and handed out again
 when the same source is loaded: re-running a cell does not compile again. What it reads USDT
-arguments by is part of that source; its probes are opened anew each time.
+arguments by, and the headers that it was compiled with, count as part of that source.
 """
 
 from typing import Any, Dict, List, Optional, Sequence
@@ -10,7 +10,7 @@ from typing import Any, Dict, List, Optional, Sequence
 import usdt
 from faults import Fault
 from headers import Headers
-from program import Program
+from program import Key, Program
 from streams import Drain
 
 _MAX_IDLE = 8
@@ -38,22 +38,21 @@ class Programs:
         self.headers.check(source, headers)
         enabled = usdt.enable(usdt_contexts)
         try:
-            readers = usdt.readers(enabled)
-            program = self._take_idle(source, cflags, readers)
+            key = (source, cflags, usdt.readers(enabled), headers)
+            program = self._take_idle(key)
             compiled = program is None
             if program is None:
-                program = Program(source, cflags, readers, self._drain, self._idents)
+                program = Program(key, self._drain, self._idents)
             self._loaded[ident] = program
             program.attach_usdt(enabled)
         except BaseException:
             self.close(ident)
-            usdt.close(enabled)
             raise
         return {"compiled": compiled, "headers": state, **program.describe()}
 
-    def _take_idle(self, source: str, cflags: List[str], readers: str) -> Optional[Program]:
+    def _take_idle(self, key: Key) -> Optional[Program]:
         for program in self._idle:
-            if program.key == (source, cflags, readers):
+            if program.key == key:
                 self._idle.remove(program)
                 program.reuse()
                 return program
@@ -78,7 +77,6 @@ class Programs:
             program.attach_usdt(enabled)
         except BaseException:
             program.detach()
-            usdt.close(enabled)
             raise
         return program.describe()
 

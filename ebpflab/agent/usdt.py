@@ -1,9 +1,15 @@
 """USDT: attaching to probes that a program offers by itself.
 
-BCC's C library does the work: it counts us as a listener where a probe has a semaphore, and
-writes a C function for each argument, by which ``bpf_usdt_readarg`` reads it. BCC's Python puts
-those in front of the reader's text, which moves the line numbers of every error; here they are
-an included file, in memory.
+The notes in the file (``notes.py``) tell where a probe is, where its arguments are when it is
+reached, and where its semaphore is, the counter of those who listen. The kernel counts that up by
+itself, in every process that has the probe, if it is told its place in the file along with the
+uprobe (``ref_ctr_offset``), and down again when the uprobe goes, however it goes. So nothing here
+writes to a process.
+
+BCC's C library reads the descriptions of arguments. What ``bpf_usdt_readarg`` calls to get at
+them is written here: BCC's own silently reads nothing where the variable is not exactly as wide
+as the argument, and its Python puts it in front of the reader's text, which moves the line
+numbers of every error. Ours converts, and is an included file, in memory.
 """
 
 import ctypes as ct
@@ -11,122 +17,147 @@ import difflib
 import os
 import re
 import time
-from typing import Any, Dict, List, Optional, Sequence, Tuple
+from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 import notes
-from bcc.libbcc import _USDT_PROBE_CB, lib
+from bcc.libbcc import BCC_USDT_ARGUMENT_FLAGS as HAS
+from bcc.libbcc import bcc_usdt_argument, bcc_usdt_location, lib
 from faults import Fault
 
 _MAPPED_SECONDS = 0.5
-_READER = re.compile(
-    r"^static __always_inline int (_bpf_readarg_\w+)"
-    r"\(struct pt_regs \*ctx, void \*dest, size_t len\) \{\n"
-    r"  if \(len != sizeof\((\w+)\)\) return -1;\n(.*?)^\}\n",
-    re.MULTILINE | re.DOTALL,
-)
+# Linux 4.20, commit a6ca88b241d5.
+_KERNEL_COUNTS = "/sys/bus/event_source/devices/uprobe/format/ref_ctr_offset"
 _READS = re.compile(r"\bbpf_usdt_readarg(?:_p)?\s*\(\s*(\d+)\s*,")
-# BCC's own reader does nothing, in silence, where the variable is not exactly as wide as the
-# argument, whose width the compiler of the traced program has chosen. Ours converts.
-_CONVERTING = r"""
-static __always_inline int ebpflab{name}(struct pt_regs *ctx, void *dest) {{
-{body}}}
-static __always_inline int {name}(struct pt_regs *ctx, void *dest, size_t len) {{
-  {type} argument = 0;
-  int failed = ebpflab{name}(ctx, &argument);
+_READER = r"""
+static __always_inline int _bpf_readarg_{function}_{number}(
+    struct pt_regs *ctx, void *dest, size_t len) {{
+  s64 argument = 0;
+  {read}
   if (len == 8) *(u64 *)dest = argument;
   else if (len == 4) *(u32 *)dest = argument;
   else if (len == 2) *(u16 *)dest = argument;
   else if (len == 1) *(u8 *)dest = argument;
   else return -1;
-  return failed;
+  return 0;
 }}
 """
+# Where a library is loaded is not known beforehand, but pages are loaded whole.
+_PAGE_BYTES = 4096
+# Without the barrier LLVM merges the cases into one read of ctx at a computed place, which the
+# verifier refuses.
+_BARRIER = '__asm__ __volatile__("" ::: "memory");'
 
 
-class Enabled:
-    """A probe that is asked for: of which file, for which process, and for which function.
+class Enabled(NamedTuple):
+    """A probe that is asked for: of which file, for which process, and for which function."""
 
-    While it is open, a process that it was opened for is told, by its semaphore, that somebody
-    listens.
-    """
-
-    def __init__(self, path: str, pid: Optional[int], probe: str, function: str) -> None:
-        self.path, self.probe = check(path, pid, probe)
-        self.pid, self.function = pid, function
-        name = os.fsencode(self.path)
-        self._context = lib.bcc_usdt_new_frompid(pid, name) if pid else None
-        if not pid:
-            self._context = lib.bcc_usdt_new_frompath(name)
-        if not self._context:
-            raise Fault("AttachError", f"BCC cannot read the USDT probes of {self.path!r}.")
-        provider, _, short = self.probe.partition(":")
-        if lib.bcc_usdt_enable_fully_specified_probe(
-            self._context, provider.encode(), short.encode(), function.encode()
-        ):
-            self.close()
-            why = (
-                f": could not count up its semaphore in process {pid}. Is that process ending, or"
-                " debugged by somebody else?"
-                if pid
-                else "."
-            )
-            raise Fault("AttachError", f"Cannot enable {self.probe} of {self.path!r}{why}")
+    path: str
+    pid: Optional[int]
+    probe: str
+    function: str
 
     @property
     def place(self) -> str:
         return f"{self.path}:{self.probe}" + (f" in process {self.pid}" if self.pid else "")
 
+    def explain(self, complaint: str, log: str) -> Fault:
+        return Fault("AttachError", f"Cannot attach to {self.place}: {complaint}", log=log)
+
+    def offsets(self) -> List[Tuple[int, int]]:
+        """The places in the file to put a uprobe, each with its semaphore's, or 0."""
+        found = [note for note in notes.read(self.path)[1] if note.name == self.probe]
+        places = notes.Places(self.path)
+        return [
+            (places.offset(note.address), places.offset(note.semaphore) if note.semaphore else 0)
+            for note in found
+        ]
+
     def readers(self) -> Dict[str, str]:
         """The C functions that read the arguments of this probe, by name."""
-        text = lib.bcc_usdt_genargs((ct.c_void_p * 1)(self._context), 1)
-        if text is None:
-            raise Fault(
-                "AttachError",
-                f"BCC cannot tell where the arguments of {self.place} are. Where it has several"
-                " places, or a global variable for an argument, it needs to know the process:"
-                " lab.usdt(path, pid=...).",
-            )
-        found = _READER.findall(text.decode())
-        if len(found) != text.count(b"static __always_inline"):  # a BCC that writes them otherwise
-            return {self.function: text.decode()}
+        found = list(_arguments(self.path, self.probe))
+        by_number: Dict[int, Dict[int, str]] = {}
+        for address, texts in found:
+            for number, text in enumerate(texts, 1):
+                here = by_number.setdefault(number, {})
+                if here.setdefault(address % _PAGE_BYTES, text) != text:
+                    raise Fault(
+                        "AttachError",
+                        f"{self.place} is at two places whose addresses end alike,"
+                        f" {address % _PAGE_BYTES:#x}, and has its arguments at different ones:"
+                        " a program cannot tell at which of them it is.",
+                    )
         return {
-            name: _CONVERTING.format(name=name, type=type_, body=body)
-            for name, type_, body in found
+            f"_bpf_readarg_{self.function}_{number}": _READER.format(
+                function=self.function, number=number, read=_switch(texts)
+            )
+            for number, texts in by_number.items()
         }
 
-    def addresses(self) -> List[Tuple[bytes, int]]:
-        """The places to put a uprobe: file and address."""
-        found: List[Tuple[bytes, int]] = []
 
-        def add(path: bytes, _function: bytes, address: int, _pid: int) -> None:
-            found.append((path, address))
+def _switch(texts: Dict[int, str]) -> str:
+    """C that sets ``argument``, by the place where the program is."""
+    if len(set(texts.values())) == 1:
+        return next(iter(texts.values()))
+    cases = "".join(f"  case {at:#x}: {text} break;\n" for at, text in texts.items())
+    return f"switch (PT_REGS_IP(ctx) % {_PAGE_BYTES}) {{\n{cases}  default: return -1;\n  }}"
 
-        lib.bcc_usdt_foreach_uprobe(self._context, _USDT_PROBE_CB(add))
-        return found
 
-    def close(self) -> None:
-        """Listen no longer. May be called twice."""
-        if self._context:
-            lib.bcc_usdt_close(self._context)
-            self._context = None
+def _arguments(path: str, probe: str) -> Iterator[Tuple[int, List[str]]]:
+    """For each place of a probe, its address, and C that sets ``argument`` to each argument."""
+    context = lib.bcc_usdt_new_frompath(os.fsencode(path))
+    if not context:
+        raise Fault("AttachError", f"BCC cannot read the USDT probes of {path!r}.")
+    names = [part.encode() for part in probe.split(":", 1)]
+    location, argument, places = bcc_usdt_location(), bcc_usdt_argument(), notes.Places(path)
+    place = 0
+    try:
+        while lib.bcc_usdt_get_location(context, *names, place, ct.byref(location)) == 0:
+            texts: List[str] = []
+            while not lib.bcc_usdt_get_argument(
+                context, *names, place, len(texts), ct.byref(argument)
+            ):
+                texts.append(_read(argument, location.address, places))
+            yield location.address, texts
+            place += 1
+    finally:
+        lib.bcc_usdt_close(context)
+
+
+def _read(argument: Any, address: int, places: notes.Places) -> str:
+    """C that sets ``argument`` to what BCC has read in a note."""
+    bits = abs(argument.size) * 8
+    kind = f"{'s' if argument.size < 0 else 'u'}{bits}"
+    if argument.valid & HAS.CONSTANT:
+        return f"argument = ({kind}){argument.constant}LL;"
+    base = argument.base_register_name.decode()
+    if not argument.valid & HAS.DEREF_OFFSET:
+        return f"argument = ({kind})ctx->{base}; {_BARRIER}"
+    where = f"ctx->{base} + ({argument.deref_offset})"
+    if argument.valid & HAS.DEREF_IDENT:
+        # A global variable: as far from the probe in a process as in the file.
+        distance = places.symbol(argument.deref_ident.decode()) - address
+        where = f"PT_REGS_IP(ctx) + ({distance + argument.deref_offset}LL)"
+    if argument.valid & HAS.INDEX_REGISTER_NAME:
+        scale = argument.scale if argument.valid & HAS.SCALE else 1
+        where += f" + ctx->{argument.index_register_name.decode()} * {scale}"
+    return (
+        f"{{ {kind} value = 0; u64 at = {where}; {_BARRIER}"
+        " bpf_probe_read_user(&value, sizeof(value), (void *)at); argument = value; }"
+    )
 
 
 def enable(contexts: Sequence[Dict[str, Any]]) -> List[Enabled]:
     """All probes of the contexts that a notebook sends along with a program, or a Fault."""
-    done: List[Enabled] = []
-    try:
-        for context in contexts:
-            for probe, function in context["probes"]:
-                done.append(Enabled(context["path"], context["pid"], probe, function))
-        return done
-    except BaseException:
-        close(done)
-        raise
+    return [
+        Enabled(*_checked(context, probe), function)
+        for context in contexts
+        for probe, function in context["probes"]
+    ]
 
 
-def close(enabled: Sequence[Enabled]) -> None:
-    for each in enabled:
-        each.close()
+def _checked(context: Dict[str, Any], probe: str) -> Tuple[str, Optional[int], str]:
+    path, name = check(context["path"], context["pid"], probe)
+    return path, context["pid"], name
 
 
 def readers(enabled: Sequence[Enabled]) -> str:
@@ -203,12 +234,13 @@ def check(path: str, pid: Optional[int], probe: str) -> Tuple[str, str]:
             f"Several providers in {path!r} have a probe {probe!r}: {', '.join(names)}. Give one"
             " of these full names.",
         )
-    if found[0].semaphore and not pid:
+    if found[0].semaphore and not os.path.exists(_KERNEL_COUNTS):
         raise Fault(
             "AttachError",
-            f"{names[0]} of {path!r} has a semaphore: a counter, in the memory of each process,"
-            " of those who listen, and while it is 0 the program skips the probe. To count it up,"
-            " the process must be known: start the program first, then lab.usdt(path, pid=...).",
+            f"{names[0]} of {path!r} has a semaphore: a counter, in the memory of each process, of"
+            " those who listen, and while it is 0 the program skips the probe. This kernel"
+            f" ({os.uname().release}) cannot count it up: there is no {_KERNEL_COUNTS} (Linux 4.20"
+            " and later). Use Lab('vm').",
         )
     return path, names[0]
 

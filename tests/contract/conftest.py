@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 import own_sshd
 import pytest
+import usdt_programs
 
 from ebpflab import Lab
 from ebpflab.targets import TARGETS
@@ -60,4 +61,12 @@ def program(lab: Lab) -> Iterator[str]:
     built = lab.run(["gcc", "-O1", "-x", "c", "-o", path, "-"], input=TARGET_C)
     assert built.returncode == 0, built.stderr
     yield path
+    lab.run(["rm", "-r", folder])
+
+
+@pytest.fixture(scope="session")
+def folder(lab: Lab) -> Iterator[str]:
+    """A folder on the traced machine with programs that have USDT probes."""
+    folder = usdt_programs.build(lab)
+    yield folder
     lab.run(["rm", "-r", folder])

@@ -5,11 +5,9 @@ The programs are built on the traced machine, from the sources of ``labs/usdt-c`
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import numpy as np
 import pytest
+from usdt_programs import ONE, STEPS, WIDER, WORDS, go
 
 from ebpflab import Lab
 from ebpflab.errors import (
@@ -21,85 +19,10 @@ from ebpflab.errors import (
     VerifierError,
 )
 
-LAB = Path(__file__).parents[2] / "labs" / "usdt-c"
-WORDS = ["one", "two", "three", "five", "seven"]
-BOOK = '#include <sys/sdt.h>\nint main() { DTRACE_PROBE("hello-usdt", "probe-main"); return 0; }\n'
-TWO_PROVIDERS = (
-    "#include <sys/sdt.h>\n"
-    "int main() { DTRACE_PROBE(first, same); DTRACE_PROBE(second, same); return 0; }\n"
-)
-# One probe at two places, with an argument of another kind at each.
-TWO_PLACES = r"""
-#include <stdlib.h>
-#include <sys/sdt.h>
-int main(int argc, char **argv) {
-  for (int n = 0; n < atoi(argv[1]); n++) DTRACE_PROBE1(places, here, n);
-  DTRACE_PROBE1(places, here, -7);
-  return 0;
-}
-"""
-STEPS = r"""
-#include <uapi/linux/ptrace.h>
-struct step { u64 total; u32 pid; int n; char word[8]; };
-BPF_RINGBUF_OUTPUT(steps, 64);
-int on_step(struct pt_regs *ctx) {
-  struct step step = {.pid = bpf_get_current_pid_tgid() >> 32};
-  u64 word = 0;
-  bpf_usdt_readarg(1, ctx, &step.n);
-  bpf_usdt_readarg(2, ctx, &word);
-  bpf_usdt_readarg(3, ctx, &step.total);
-  bpf_probe_read_user_str(step.word, sizeof(step.word), (void *)word);
-  steps.ringbuf_output(&step, sizeof(step), 0);
-  return 0;
-}
-"""
-ONE = r"""
-#include <uapi/linux/ptrace.h>
-BPF_RINGBUF_OUTPUT(hits, 64);
-int on_hit(struct pt_regs *ctx) {
-  u64 n = 1;
-  hits.ringbuf_output(&n, sizeof(n), 0);
-  return 0;
-}
-"""
-WIDER = r"""
-#include <uapi/linux/ptrace.h>
-struct hit { s64 wide; s16 narrow; };
-BPF_RINGBUF_OUTPUT(hits, 64);
-int on_hit(struct pt_regs *ctx) {
-  struct hit hit = {};
-  bpf_usdt_readarg(1, ctx, &hit.wide);
-  bpf_usdt_readarg(1, ctx, &hit.narrow);
-  hits.ringbuf_output(&hit, sizeof(hit), 0);
-  return 0;
-}
-"""
-
-
-@pytest.fixture(scope="session")
-def folder(lab: Lab) -> Iterator[str]:
-    """A folder on the traced machine with the programs of labs/usdt-c, and some more."""
-    folder = lab.run(["mktemp", "-d"]).stdout.strip()
-    for path in (*LAB.glob("*.[ch]"), LAB / "Makefile"):
-        lab.run(["tee", f"{folder}/{path.name}"], input=path.read_text())
-    built = lab.run(["make", "-C", folder])
-    assert built.returncode == 0, built.stderr
-    more = {"book": BOOK, "two_providers": TWO_PROVIDERS, "two_places": TWO_PLACES}
-    for name, source in more.items():
-        built = lab.run(["gcc", "-O1", "-x", "c", "-o", f"{folder}/{name}", "-"], input=source)
-        assert built.returncode == 0, built.stderr
-    yield folder
-    lab.run(["rm", "-r", folder])
-
 
 def _totals(count: int) -> list[int]:
     n = np.arange(count, dtype=np.uint64)
     return list(np.cumsum((np.uint64(1) << np.uint64(32)) + n))
-
-
-def _go(lab: Lab, pid: int) -> None:
-    """Let a program that waits for SIGUSR1 go on."""
-    lab.run(["kill", "-USR1", str(pid)])
 
 
 def test_by_path_every_hit_is_a_typed_row(lab: Lab, folder: str) -> None:
@@ -128,7 +51,7 @@ def test_by_pid_only_that_process_is_seen(lab: Lab, folder: str, program: str) -
     usdt.enable_probe(probe="usdt_loop:step", fn_name="on_step")
     with lab.load(STEPS, usdt_contexts=[usdt]) as prog:
         for workload in (traced, other):
-            _go(lab, workload.pid)
+            go(lab, workload.pid)
         said, unseen = traced.wait().stdout, other.wait().stdout
         frame = prog["steps"].frame()
     assert list(frame["n"]) == [*range(211)] and set(frame["pid"]) == {traced.pid}
@@ -147,21 +70,11 @@ def test_two_probes_of_two_processes(lab: Lab, folder: str) -> None:
     with lab.load(STEPS + ONE.split("ptrace.h>")[1], usdt_contexts=contexts) as prog:
         assert len(prog.attached) == 4
         for workload in workloads:
-            _go(lab, workload.pid)
+            go(lab, workload.pid)
             workload.wait()
         frame = prog["steps"].frame()
         assert len(prog["hits"].frame()) == 2
     assert list(frame.groupby("pid", sort=False).size()) == [101, 103]
-
-
-def test_closing_counts_the_semaphore_down(lab: Lab, folder: str) -> None:
-    path = f"{folder}/usdt_loop_semaphore"
-    workload = lab.start([path, "7", "--wait"])
-    usdt = lab.usdt(path, pid=workload.pid)
-    usdt.enable_probe(probe="step", fn_name="on_step")
-    lab.load(STEPS, usdt_contexts=[usdt]).close()
-    _go(lab, workload.pid)
-    assert "prepared 0" in workload.wait().stdout
 
 
 def test_a_program_is_compiled_once_and_attached_anew(lab: Lab, folder: str) -> None:
@@ -174,7 +87,7 @@ def test_a_program_is_compiled_once_and_attached_anew(lab: Lab, folder: str) -> 
         usdt.enable_probe(probe="step", fn_name="on_step")
         with lab.load(source, usdt_contexts=[usdt]) as prog:
             compiled.append(prog.compiled)
-            _go(lab, workload.pid)
+            go(lab, workload.pid)
             workload.wait()
             assert list(prog["steps"].frame()["n"]) == [*range(steps)]
     assert compiled == [True, False]
@@ -214,6 +127,16 @@ def test_an_argument_fits_a_variable_of_any_width(lab: Lab, folder: str) -> None
     assert list(frame["wide"]) == list(frame["narrow"]) == [0, 1, 2, 3, 4, -7]
 
 
+def test_a_global_variable_as_an_argument(lab: Lab, folder: str) -> None:
+    path = f"{folder}/global_variable"
+    assert "answers(%rip)" in lab.usdt_probes(path)["arguments"][0] or lab.arch != "x86_64"
+    usdt = lab.usdt(path)
+    usdt.enable_probe(probe="answer", fn_name="on_hit")
+    with lab.load(WIDER, usdt_contexts=[usdt]) as prog:
+        lab.run([path])
+        assert list(prog["hits"].frame()["wide"]) == [42, 43, 44]
+
+
 def test_the_probes_of_a_file(lab: Lab, folder: str) -> None:
     frame = lab.usdt_probes(f"{folder}/usdt_loop").set_index("probe")
     assert list(frame.index) == ["step", "done"] and set(frame["provider"]) == {"usdt_loop"}
@@ -251,12 +174,6 @@ def test_the_books_quotes_are_explained(lab: Lab, folder: str) -> None:
 def test_a_program_without_probes_is_refused(lab: Lab) -> None:
     with pytest.raises(UnknownEvent, match=r"has no USDT probes.*sys/sdt\.h"):
         lab.usdt("/bin/true")
-
-
-def test_a_semaphore_needs_a_pid(lab: Lab, folder: str) -> None:
-    usdt = lab.usdt(f"{folder}/usdt_loop_semaphore")
-    with pytest.raises(AttachError, match=r"has a semaphore.*lab\.usdt\(path, pid=\.\.\.\)"):
-        usdt.enable_probe(probe="step", fn_name="on_step")
 
 
 def test_files_that_are_no_programs(lab: Lab, folder: str) -> None:
