@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import tracemalloc
 from typing import Any
 
 import numpy as np
@@ -62,6 +63,26 @@ def test_strings_end_at_the_first_nul_and_survive_bad_utf8() -> None:
     data = np.array([b"ls\0junk", b"", b"\xff\xfe", b"caf\xc3\xa9"], "S8")
     columns = _columns(data)
     assert list(columns["comm"]) == ["ls", "", "\ufffd\ufffd", "caf\u00e9"]
+
+
+def test_many_records_take_little_more_memory_than_they_are() -> None:
+    """At most 2.5 times their size, at the peak, beside the bytes from the wire."""
+    comm = Column("comm", 16, np.dtype("S16"), "text")
+    numbers = [Column(f"n{at}", at, np.dtype("u8")) for at in (0, 8, 32)]
+    layout = frames.layout_of([*numbers, comm], 40, "data")
+    names = [b"bash", b"python3", b"systemd-journal"]
+    span = b"".join(_record(struct.pack("<QQ16sQ", n, n, names[n % 3], n)) for n in range(50_000))
+    batches = [span[at : at + 48_000] for at in range(0, len(span), 48_000)]
+    tracemalloc.start()
+    try:
+        parts = [frames.records(batch, layout.dtype)[0] for batch in batches]
+        frame = pd.DataFrame(frames.columns(parts, layout), copy=False)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert list(frame["n32"]) == list(range(50_000))
+    assert list(frame["comm"][:4]) == ["bash", "python3", "systemd-journal", "bash"]
+    assert peak < 2.5 * 40 * 50_000
 
 
 def test_long_string_columns_are_dictionary_encoded() -> None:
