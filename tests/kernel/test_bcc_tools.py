@@ -13,10 +13,10 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from queue import SimpleQueue
 from typing import Any
 
 import pytest
@@ -24,7 +24,7 @@ import pytest
 from ebpflab import Lab
 from ebpflab.errors import EbpflabError
 
-pytestmark = pytest.mark.vm
+pytestmark = [pytest.mark.vm, pytest.mark.timeout(900)]
 
 SCRIPT = Path(__file__).with_name("bcc_tool_text.py").read_text()
 AT_LEAST = 40
@@ -60,31 +60,38 @@ WANTED = (SMALL_HEADERS + (BIG_HEADERS if EVERY else "")).split()
 
 
 @pytest.fixture(scope="module")
-def texts(lab: Lab) -> dict[str, dict[str, Any]]:
-    """The text and flags of each tool, or ``why`` there is none."""
-    wanted = {tool: ARGUMENTS.get(tool, []) for tool in WANTED}
-    command = ["/usr/bin/python3", "-", "capture", json.dumps(wanted)]
-    captured = lab.run(command, input=SCRIPT)
-    assert captured.returncode == 0, captured.stderr
-    found: dict[str, dict[str, Any]] = json.loads(captured.stdout)
-    return found
+def outcomes(lab: Lab) -> Iterator[dict[str, Future[str | None]]]:
+    """What becomes of each tool, as it becomes known: None when it was loaded, or what is wrong.
 
-
-@pytest.fixture(scope="module")
-def outcomes(lab: Lab, texts: dict[str, dict[str, Any]]) -> Iterator[dict[str, Future[str | None]]]:
-    """What became of each tool, as each test asks: None when it was loaded, or what went wrong."""
+    Each of two guests has half of the tools.
+    """
+    found: dict[str, Future[str | None]] = {tool: Future() for tool in WANTED}
+    ended = threading.Event()
     with Lab("vm") as second, ThreadPoolExecutor(2) as pool:
-        free: SimpleQueue[Lab] = SimpleQueue()
-        for each in (lab, second):
-            free.put(each)
-        yield {tool: pool.submit(_load, free, text) for tool, text in texts.items()}
-        pool.shutdown(cancel_futures=True)
+        for guest, half in ((lab, WANTED[::2]), (second, WANTED[1::2])):
+            pool.submit(_load_all, guest, {tool: found[tool] for tool in half}, ended)
+        yield found
+        ended.set()
 
 
-def _load(free: SimpleQueue[Lab], tool: dict[str, Any]) -> str | None:
+def _load_all(lab: Lab, found: dict[str, Future[str | None]], ended: threading.Event) -> None:
+    try:
+        wanted = {tool: ARGUMENTS.get(tool, []) for tool in found}
+        captured = lab.run(["/usr/bin/python3", "-", "capture", json.dumps(wanted)], input=SCRIPT)
+        texts = json.loads(captured.stdout)
+        for tool, future in found.items():
+            if ended.is_set():
+                return
+            future.set_result(_load(lab, texts[tool]))
+    except Exception as error:
+        for future in found.values():
+            if not future.done():
+                future.set_exception(error)
+
+
+def _load(lab: Lab, tool: dict[str, Any]) -> str | None:
     if "why" in tool:
         return f"it gave no program: {tool['why']}"
-    lab = free.get()
     try:
         lab.load(tool["text"], cflags=tool["cflags"]).close()
     except EbpflabError as error:
@@ -92,8 +99,6 @@ def _load(free: SimpleQueue[Lab], tool: dict[str, Any]) -> str | None:
         if plain.returncode == 0:
             return f"BCC LOADS IT AND WE DO NOT: {error}"
         return f"BCC does not load it either: {error}"
-    finally:
-        free.put(lab)
     return None
 
 
