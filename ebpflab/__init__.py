@@ -16,6 +16,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ebpflab.fleet import Fleet
 from ebpflab.golang import GoRuntime
 from ebpflab.lab import Completed, Lab, Workload
 from ebpflab.perf import PerfHWConfig, PerfSWConfig, PerfType
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 __all__ = [
     "USDT",
     "Completed",
+    "Fleet",
     "Frame",
     "GoRuntime",
     "Lab",

@@ -20,7 +20,7 @@ import pandas as pd
 
 from ebpflab import cells, rich
 from ebpflab.connection import Connection
-from ebpflab.errors import ProgramError, WorkloadError
+from ebpflab.errors import ProgramError, TargetError, WorkloadError
 from ebpflab.features import HOSTING, features_frame
 from ebpflab.golang import GoBinary, GoRuntime, open_binary
 from ebpflab.program import Program
@@ -258,6 +258,11 @@ class Lab:
     @property
     def closed(self) -> bool:
         return not self._finalizer.alive
+
+    @property
+    def lost(self) -> TargetError | None:
+        """Why this lab cannot be asked any more, or None while it can."""
+        return self._connection.lost
 
     def __enter__(self) -> Lab:
         return self

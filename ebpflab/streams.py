@@ -105,6 +105,11 @@ class EventSource(ABC):
                 " in tables."
             )
 
+    @property
+    def waiting(self) -> int:
+        """How many rows have arrived that no ``collect`` has returned."""
+        return self._rows - self._taken
+
     def since(self, row: int) -> tuple[int, list[tuple[int, bytes]]]:
         """How many rows have ever arrived, and the kept batches with those after number ``row``.
 

@@ -1,0 +1,160 @@
+"""Fleet: several machines traced at once, with a column ``host`` that tells them apart.
+
+One `Lab` for each target, and whatever is asked is asked of all of them at the same time. A
+machine that fails is left out from then on, with its error kept in ``failed`` and one line said;
+the others go on.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TypeVar
+
+import pandas as pd
+
+from ebpflab.errors import EbpflabError, TargetError
+from ebpflab.lab import Completed, Lab
+from ebpflab.program import Program
+from ebpflab.progress import notice
+
+_T = TypeVar("_T")
+_WAIT_STEP_SECONDS = 0.1
+
+
+class Fleet:
+    """Several machines. Also a context manager.
+
+    ``targets`` are those of `Lab`; each names its rows in the column ``host``. Raises TargetError
+    when none of them can be reached.
+
+    >>> fleet = Fleet(["ssh://web-1", "ssh://web-2"])                 # doctest: +SKIP
+    >>> progs = fleet.load(source)                                    # doctest: +SKIP
+    >>> progs.each(lambda prog: prog.attach_kprobe(event="vfs_read", fn_name="f"))  # doctest: +SKIP
+    >>> progs.collect("reads", seconds=5)                             # doctest: +SKIP
+    """
+
+    def __init__(self, targets: Sequence[str]) -> None:
+        if len(set(targets)) < len(targets):
+            raise TargetError("A machine is named twice: each names its rows, so once each.")
+        self.failed: dict[str, EbpflabError] = {}
+        """Machines that are left out, and why."""
+        self.labs: dict[str, Lab] = {}
+        self.labs = self._ask({target: target for target in targets}, Lab)
+        if not self.labs:
+            reasons = "\n".join(f"  {host}: {error}" for host, error in self.failed.items())
+            raise TargetError(f"None of the {len(targets)} machines can be traced.\n{reasons}")
+
+    def _ask(self, things: dict[str, Any], function: Callable[[Any], _T]) -> dict[str, _T]:
+        """``function`` of each thing, at once; without those whose machine fails."""
+        answers: dict[str, _T] = {}
+        with ThreadPoolExecutor(max_workers=max(len(things), 1)) as threads:
+            # A copy of the context each: it tells a lab which notebook cell has made it.
+            running = {
+                host: threads.submit(contextvars.copy_context().run, function, thing)
+                for host, thing in things.items()
+            }
+            for host, future in running.items():
+                try:
+                    answers[host] = future.result()
+                except EbpflabError as error:
+                    self._leave_out(host, error)
+        return answers
+
+    def _leave_out(self, host: str, error: EbpflabError) -> None:
+        self.failed[host] = error
+        lab = self.labs.pop(host, None)
+        if lab is not None:
+            lab.close()
+        notice(f"{host} is left out: {error}")
+
+    def load(self, source: str | Path, **options: Any) -> FleetProgram:
+        """`Lab.load` on every machine."""
+        return FleetProgram(self, self._ask(self.labs, lambda lab: lab.load(source, **options)))
+
+    def run(self, argv: Sequence[str]) -> dict[str, Completed]:
+        """`Lab.run` on every machine, by host."""
+        return self._ask(self.labs, lambda lab: lab.run(argv))
+
+    def close(self) -> None:
+        """Close every lab."""
+        for lab in self.labs.values():
+            lab.close()
+
+    def __enter__(self) -> Fleet:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        failed = f"; failed: {', '.join(self.failed)}" if self.failed else ""
+        return f"<Fleet {', '.join(self.labs) or 'of none'}{failed}>"
+
+
+class FleetProgram:
+    """One C program on every machine of a fleet, by host in ``programs``."""
+
+    def __init__(self, fleet: Fleet, programs: dict[str, Program]) -> None:
+        self.fleet = fleet
+        self._programs = programs
+
+    @property
+    def programs(self) -> dict[str, Program]:
+        """The programs of the machines that have not failed."""
+        return {h: program for h, program in self._programs.items() if h in self.fleet.labs}
+
+    def each(self, function: Callable[[Program], _T]) -> dict[str, _T]:
+        """``function(program)`` on every machine at once, by host."""
+        return self.fleet._ask(self.programs, function)
+
+    def frame(self, name: str) -> pd.DataFrame:
+        """The `frame` of the stream or table ``name`` of every machine, with a column ``host``."""
+        return _together(self.each(lambda program: program[name].frame()))
+
+    def collect(
+        self, name: str, seconds: float | None = None, rows: int | None = None
+    ) -> pd.DataFrame:
+        """The rows of the stream ``name`` that no earlier ``collect`` has returned, of all hosts.
+
+        Waits until ``seconds`` have passed or there are ``rows`` rows in all, like
+        `Stream.collect`; Ctrl-C ends the wait, and returns the rows so far. A machine that is
+        lost meanwhile gives the rows that it had sent.
+        """
+        deadline = None if seconds is None else time.monotonic() + seconds
+        interrupted = False
+        try:
+            while (rows is not None or deadline is not None) and self.programs:
+                waiting = sum(program[name].waiting for program in self.programs.values())
+                if rows is not None and waiting >= rows:
+                    break
+                if deadline is not None and time.monotonic() >= deadline:
+                    break
+                time.sleep(_WAIT_STEP_SECONDS)
+        except KeyboardInterrupt:
+            interrupted = True
+        for host, program in self.programs.items():
+            if program.lab.lost is not None:
+                self.fleet._leave_out(host, program.lab.lost)
+        found = _together({h: program[name].collect() for h, program in self._programs.items()})
+        found.attrs["interrupted"] = interrupted
+        return found
+
+
+def _together(frames: dict[str, pd.DataFrame]) -> pd.DataFrame:
+    """The frames one below the other; ``attrs`` has the sum of what was lost, and each's own."""
+    attrs = {host: dict(frame.attrs) for host, frame in frames.items()}
+    parts = []
+    for host, frame in frames.items():
+        frame.attrs = {}
+        frame.insert(0, "host", host)
+        parts.append(frame)
+    found = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame({"host": []})
+    found.attrs = {"lost": sum(each.get("lost", 0) for each in attrs.values()), "hosts": attrs}
+    return found
