@@ -5,6 +5,7 @@
               -> heatmap         when they were large, and how many
               -> timeline        who ran, called or waited, and when
               -> process_tree    who started what, over time
+              -> flame_graph     where the time goes, by stacks; interactive, and on paper
               -> linked          any of these, with the rows of what is clicked
 
 Each draws with matplotlib on a white sheet of its own, so that it reads the same in a light and in
@@ -18,6 +19,7 @@ sentence (`reading`), and bars, cells and spans tell their numbers when pointed 
 
 from ebpflab.plots.canvas import reading
 from ebpflab.plots.counts import counts
+from ebpflab.plots.flame_graph import FlameGraph, flame_graph
 from ebpflab.plots.heatmap import heatmap
 from ebpflab.plots.histogram import histogram
 from ebpflab.plots.linked import linked
@@ -26,7 +28,9 @@ from ebpflab.plots.text import text_histogram
 from ebpflab.plots.timeline import timeline
 
 __all__ = [
+    "FlameGraph",
     "counts",
+    "flame_graph",
     "heatmap",
     "histogram",
     "linked",

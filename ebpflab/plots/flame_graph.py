@@ -1,0 +1,218 @@
+"""Where does the time go? Stacks, drawn as flames: the widest are the ones that cost.
+
+    Program.stacks() -> tree -> pruned -> a page with d3-flame-graph    in JupyterLab, .html
+                             |        `-> a sheet of matplotlib          .png, .svg, PDF
+                             `-> folded lines, speedscope                for other tools
+
+The page is one document without a network: its script is in it. In a notebook it stands in an
+iframe of its own (``srcdoc``), so that it can neither disturb the notebook nor be disturbed by it;
+where scripts may not run, the picture is shown instead.
+"""
+
+from __future__ import annotations
+
+import html
+import io
+import json
+from functools import cached_property
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from ebpflab.plots import flame_sheet
+from ebpflab.plots.stack_tree import Node, Pruned, prune, rows, tree_of
+from ebpflab.plots.units import with_unit
+
+_WIDTH_PIXELS = 1200  # a node narrower than one of so many is not drawn
+_ROW_PIXELS = 18
+_AROUND_PIXELS = 190  # heading, search and words
+_MOST_ROWS_SHOWN = 40
+
+
+def flame_graph(
+    frame: pd.DataFrame,
+    title: str = "Where the time goes",
+    *,
+    unit: str = "samples",
+    before: pd.DataFrame | None = None,
+) -> FlameGraph:
+    """A flame graph of ``Program.stacks()``: columns ``value``, ``stack`` and, if there, ``comm``.
+
+    ``unit`` is that of the values: "samples", "ns" or what was counted. With ``before``, an
+    earlier capture, the widths are those of ``frame`` and the colours say what has changed: red
+    where a function's share has grown, blue where it has shrunk. Functions narrower than a pixel
+    are left out and counted. In a notebook: click to zoom, type to search, point to read.
+
+    >>> flame_graph(prog.stacks(), title="hot, 99 Hz")                # doctest: +SKIP
+    """
+    return FlameGraph(frame, title, unit, before)
+
+
+class FlameGraph:
+    """A picture that `flame_graph` has made. The last line of a cell shows it."""
+
+    def __init__(
+        self, frame: pd.DataFrame, title: str, unit: str, before: pd.DataFrame | None
+    ) -> None:
+        self.title, self.unit = title, unit
+        self._frame, self._before = frame, before
+
+    @cached_property
+    def _drawn(self) -> tuple[Node, Pruned]:
+        root = tree_of(self._frame, self._before)
+        return root, prune(root, root.value / _WIDTH_PIXELS)
+
+    @property
+    def words(self) -> list[str]:
+        """What the picture shows and what is missing in it, a sentence each."""
+        root, pruned = self._drawn
+        if not root.value:
+            return [f"There are no {self.unit}: nothing ran, or nothing was attached."]
+        said = [f"{self._amount(root.value)} in {len(self._frame):,} stacks."]
+        said += self._told()
+        if pruned.functions:
+            said.append(
+                f"{pruned.functions:,} functions narrower than a pixel are not drawn"
+                f" ({_percent(pruned.value, root.value)})."
+            )
+        if self._before is not None:
+            total = int(self._before["value"].sum())
+            said.append(
+                f"Compared with {self._amount(total)} before: red has grown, blue has shrunk, as"
+                " shares of all. What is gone has no width here: exchange the two to see it."
+            )
+        return said
+
+    def _told(self) -> list[str]:
+        """What `Program.stacks` says of stacks that it could not read or name."""
+        attrs, total = self._frame.attrs, self._drawn[0].value
+        told = []
+        if attrs.get("lost"):
+            told.append(
+                f"Lost: {self._amount(attrs['lost'])} ({_percent(attrs['lost'], total)}), whose"
+                " place in the table another stack had. A larger BPF_STACK_TRACE loses fewer."
+            )
+        if attrs.get("unknown"):
+            modules = ", ".join(each or "code of no file" for each in attrs["unknown_modules"][:4])
+            told.append(
+                f"Without a name: functions in {_percent(attrs['unknown'], total)} of all"
+                f" ({modules})."
+            )
+        return told
+
+    def _amount(self, value: float) -> str:
+        return with_unit(int(value), self.unit)
+
+    # -- for other tools ---------------------------------------------------------------------
+
+    def folded(self) -> list[str]:
+        """A line for each stack, ``comm;main;work 12``, as flamegraph.pl and others read it."""
+        lines: dict[str, int] = {}
+        for stack, value in rows(self._frame):
+            line = ";".join(name.replace(";", ":") for name, _, _ in stack)
+            lines[line] = lines.get(line, 0) + value
+        return [f"{line} {value}" for line, value in lines.items()]
+
+    def speedscope(self) -> dict[str, Any]:
+        """A file for speedscope.app, as a dictionary: ``json.dump`` it into ``x.speedscope.json``.
+
+        Source: speedscope's file-format-spec.ts.
+        """
+        numbers: dict[tuple[str, str, str], int] = {}
+        stacks, weights = [], []
+        for stack, value in rows(self._frame):
+            stacks.append([numbers.setdefault(each, len(numbers)) for each in stack])
+            weights.append(value)
+        frames = [
+            {"name": name, **({"file": module} if module else {})} for name, _, module in numbers
+        ]
+        profile = {
+            "type": "sampled",
+            "name": self.title,
+            "unit": "nanoseconds" if self.unit == "ns" else "none",
+            "startValue": 0,
+            "endValue": sum(weights),
+            "samples": stacks,
+            "weights": weights,
+        }
+        return {
+            "$schema": "https://www.speedscope.app/file-format-schema.json",
+            "name": self.title,
+            "exporter": "ebpflab",
+            "activeProfileIndex": 0,
+            "shared": {"frames": frames},
+            "profiles": [profile],
+        }
+
+    # -- pictures ----------------------------------------------------------------------------
+
+    def html(self) -> str:
+        """The whole page, script and all."""
+        root, _ = self._drawn
+        facts = {
+            "title": self.title,
+            "unit": self.unit,
+            "total": root.value,
+            "words": self.words,
+            "before": root.before if self._before is not None else None,
+            "tree": _as_json(root),
+        }
+        assets = resources.files("ebpflab.plots") / "assets"
+        page = (assets / "flame_graph.html").read_text(encoding="utf-8")
+        script = (assets / "d3-flame-graph.min.js").read_text(encoding="utf-8")
+        # In a script of a page, "</" would end it.
+        data = json.dumps(facts, ensure_ascii=False, separators=(",", ":")).replace("</", "<\\/")
+        parts = {"TITLE": html.escape(self.title), "SCRIPT": script, "DATA": data}
+        for name, text in parts.items():
+            page = page.replace(f"@{name}@", text)
+        return str(page)
+
+    def save(self, path: str | Path) -> Path:
+        """Write the picture: ``.html`` with everything in it, ``.svg`` or ``.png``."""
+        path = Path(path)
+        kind = path.suffix.lower().removeprefix(".")
+        if kind == "html":
+            path.write_text(self.html())
+        elif kind in ("svg", "png"):
+            path.write_bytes(self._sheet(kind))
+        else:
+            raise ValueError(f"A flame graph is saved as .html, .svg or .png, not as {path.name!r}")
+        return path
+
+    def _sheet(self, kind: str) -> bytes:
+        root, _ = self._drawn
+        figure = flame_sheet.draw(root, self.title, self.words, self._before is not None)
+        target = io.BytesIO()
+        figure.savefig(target, format=kind, dpi=110)
+        return target.getvalue()
+
+    def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
+        shown = min(self._drawn[0].depth(), _MOST_ROWS_SHOWN)
+        height = shown * _ROW_PIXELS + _AROUND_PIXELS
+        frame = (
+            f'<iframe title="{html.escape(self.title)}" sandbox="allow-scripts"'
+            f' style="width:100%;height:{height}px;border:0;background:white"'
+            f' srcdoc="{html.escape(self.html())}"></iframe>'
+        )
+        return {"text/html": frame, "image/png": self._sheet("png"), "text/plain": repr(self)}
+
+    def __repr__(self) -> str:
+        return f"<FlameGraph {self.title!r}: {' '.join(self.words)}>"
+
+
+def _percent(part: float, total: float) -> str:
+    return f"{100 * part / total:.1f} %"
+
+
+def _as_json(node: Node) -> dict[str, Any]:
+    """A node as d3-flame-graph wants it, with short names: there are thousands."""
+    told: dict[str, Any] = {"name": node.name, "value": node.value, "k": node.kind}
+    if node.module:
+        told["m"] = node.module
+    if node.before:
+        told["b"] = node.before
+    if node.children:
+        told["children"] = [_as_json(child) for child in node.sorted()]
+    return told
