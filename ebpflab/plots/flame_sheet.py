@@ -27,6 +27,7 @@ COLOURS = {
     "kernel": "#8ec7ea",
     "process": "#d9d9d9",
 }
+_SAME, _GROWN, _SHRUNK = "#ececec", "#ff7669", "#70a0ff"
 _MEANING = {
     "user": "user",
     "go": "Go",
@@ -80,15 +81,18 @@ def _placed(node: Node, left: float, row: int) -> Iterator[tuple[Node, float, in
 def _fill(node: Node) -> tuple[float, float, float]:
     """The colour of its kind; lighter or darker by its name, so that neighbours differ."""
     light = (zlib.crc32(node.name.encode()) % 100) / 100 * 0.35
-    red, green, blue = to_rgb(COLOURS[node.kind])
-    return (red + (1 - red) * light, green + (1 - green) * light, blue + (1 - blue) * light)
+    return _mixed(COLOURS[node.kind], "white", light)
 
 
 def _change(node: Node, root: Node) -> tuple[float, float, float]:
-    """Red where its share has grown, blue where it has shrunk, white where it is the same."""
+    """Red where its share has grown, blue where it has shrunk, grey where it is the same."""
     change = node.value / root.value - (node.before / root.before if root.before else 0)
-    pale = 1 - min(abs(change) * 2, 1) * 0.75
-    return (1.0, pale, pale) if change > 0 else (pale, pale, 1.0)
+    return _mixed(_SAME, _GROWN if change > 0 else _SHRUNK, min(abs(change) * 2, 1))
+
+
+def _mixed(one: str, other: str, part: float) -> tuple[float, float, float]:
+    red, green, blue = (a + (b - a) * part for a, b in zip(to_rgb(one), to_rgb(other), strict=True))
+    return red, green, blue
 
 
 def _legend(figure: Figure, root: Node, y: float) -> None:
