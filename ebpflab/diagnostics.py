@@ -97,6 +97,11 @@ _VERIFIER_HINTS = (
         " `if (!pointer) return 0;`",
     ),
     (
+        r"invalid bpf_context access",
+        "There is no such argument or field. A KFUNC_PROBE takes the arguments of the kernel's"
+        " function, in order; a KRETFUNC_PROBE all of them and then what it returns.",
+    ),
+    (
         r"invalid mem access '(?:inv|scalar)'",
         "This address was not proven safe. Read kernel and user memory through"
         " bpf_probe_read_kernel() and bpf_probe_read_user().",

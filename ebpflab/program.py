@@ -224,6 +224,30 @@ class Program:
         offsets = binary.returns(sym, self.lab.arch)
         self._attach("go_return", fn_name, name=binary.path, sym=sym, offsets=offsets, pid=pid)
 
+    def attach_kfunc(self, fn_name: str) -> None:
+        """Attach ``KFUNC_PROBE(fn_name, ...)`` again: `Lab.load` attaches it at once (fentry).
+
+        The kernel function is in the C function's name and is fixed when that is loaded, so
+        there is no ``event``. Raises UnknownEvent (with the closest names) or AttachError.
+        Source: BPF_PROG_TYPE_TRACING, Linux 5.5.
+
+        >>> prog.attach_kfunc(fn_name="vfs_read")                     # doctest: +SKIP
+        """
+        self._attach("kfunc", self._named("kfunc__", fn_name))
+
+    def attach_kretfunc(self, fn_name: str) -> None:
+        """The same for ``KRETFUNC_PROBE``: at the function's return, arguments included (fexit)."""
+        self._attach("kretfunc", self._named("kretfunc__", fn_name))
+
+    def attach_lsm(self, fn_name: str) -> None:
+        """The same for ``LSM_PROBE``: asked by the kernel for permission. Source: Linux 5.7."""
+        self._attach("lsm", self._named("lsm__", fn_name))
+
+    def _named(self, prefix: str, name: str) -> str:
+        """The C function that BCC's macro made of ``name``; from BCC 0.30 on with ``vmlinux``."""
+        known = (name, prefix + name, f"{prefix}vmlinux__{name}")
+        return next((each for each in known if each in self.functions), name)
+
     def attach_perf_event(
         self,
         ev_type: int = -1,

@@ -16,6 +16,7 @@ from typing import Any, Dict, Iterable, List, Optional, Sequence
 
 import binaries
 import headers
+import named
 import notes
 import perf
 from faults import Fault
@@ -47,6 +48,11 @@ def _kallsyms() -> List[str]:
 def _functions(modules: Sequence[str]) -> List[str]:
     text = Path("/proc/kallsyms").read_text()
     return re.findall(r"^\S+ [tTwW] (\S+)", text, re.MULTILINE)
+
+
+def is_function(name: str) -> bool:
+    """Whether the kernel has a function of that name, traceable or not."""
+    return name in _kallsyms()
 
 
 def kernel_functions(pattern: str) -> List[str]:
@@ -188,6 +194,39 @@ def explain_second_kind(function: str, before: int, now: int) -> Fault:
     )
 
 
+def explain_missing(event: str) -> Fault:
+    """Why the kernel has no function ``event``, and what the reader may have meant."""
+    functions = _kallsyms()
+    changed = [name for name in functions if name.startswith(event + ".")]
+    if changed:
+        return Fault(
+            "UnknownEvent",
+            f"Cannot attach to {event!r}: the compiler changed this function and its name;"
+            f" it is here as {', '.join(changed[:3])}. Attach to that, and do not trust its"
+            " arguments.",
+            name=event,
+            closest=changed[:3],
+        )
+    inlined = _inline_definition(event)
+    if inlined:
+        return Fault(
+            "UnknownEvent",
+            f"Cannot attach to {event!r}: it is `static inline` ({inlined}), so the compiler"
+            " copies its body into each caller and there is no function to stop at. Probe a"
+            " caller, or a tracepoint nearby.",
+            name=event,
+            closest=[],
+        )
+    called = re.sub(r"^(?:sys|SyS)_", "", event)
+    if called != event and called in _syscalls():
+        hint = (
+            " The function of a system call has a prefix since Linux 4.17:"
+            f" lab.syscall_name({called!r})."
+        )
+        return unknown("function", event, functions, [_syscalls()[called]], hint)
+    return unknown("function", event, functions)
+
+
 def explain_kprobe(event: str, offset: int = 0) -> Fault:
     """Why a kprobe on ``event``, ``offset`` bytes from its start, was refused."""
     if not os.path.isdir("/sys/bus/event_source/devices/kprobe"):
@@ -196,36 +235,8 @@ def explain_kprobe(event: str, offset: int = 0) -> Fault:
             f"Cannot attach to {event!r}: this kernel ({os.uname().release}) was built without"
             " kprobes (CONFIG_KPROBE_EVENTS). Use Lab('vm'), whose kernel has them.",
         )
-    functions = _kallsyms()
-    if event not in functions:
-        changed = [name for name in functions if name.startswith(event + ".")]
-        if changed:
-            return Fault(
-                "UnknownEvent",
-                f"Cannot attach to {event!r}: the compiler changed this function and its name;"
-                f" it is here as {', '.join(changed[:3])}. Attach to that, and do not trust its"
-                " arguments.",
-                name=event,
-                closest=changed[:3],
-            )
-        inlined = _inline_definition(event)
-        if inlined:
-            return Fault(
-                "UnknownEvent",
-                f"Cannot attach to {event!r}: it is `static inline` ({inlined}), so the compiler"
-                " copies its body into each caller and there is no function to stop at. Probe a"
-                " caller, or a tracepoint nearby.",
-                name=event,
-                closest=[],
-            )
-        called = re.sub(r"^(?:sys|SyS)_", "", event)
-        if called != event and called in _syscalls():
-            hint = (
-                " The function of a system call has a prefix since Linux 4.17:"
-                f" lab.syscall_name({called!r})."
-            )
-            return unknown("function", event, functions, [_syscalls()[called]], hint)
-        return unknown("function", event, functions)
+    if event not in _kallsyms():
+        return explain_missing(event)
     if offset:
         return Fault(
             "AttachError",
@@ -338,6 +349,13 @@ def explain(kind: str, function: str, where: Dict[str, Any], complaint: str, log
         fault = explain_raw_tracepoint(where["tp"])
     elif kind == "perf_event":
         fault = perf.explain(where, complaint, log)
+    elif kind in named.TRAMPOLINES:
+        fault = Fault(
+            "AttachError",
+            f"Cannot attach {named.TRAMPOLINES[kind]} to {named.place(function, where)!r}: the"
+            " kernel has this function, and no place in it for a trampoline. It is likely marked"
+            " notrace. Functions that have one are listed by lab.kernel_functions('...*').",
+        )
     else:
         fault = Fault("AttachError", f"Cannot attach a {kind} with {where}: {complaint}")
     fault.detail.update(complaint=complaint, log=log)

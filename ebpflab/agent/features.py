@@ -309,6 +309,25 @@ def check_btf(machine: Machine) -> Finding:
     return Finding(NO, "there is no /sys/kernel/btf/vmlinux", fix)
 
 
+def check_fentry(machine: Machine) -> Finding:
+    """Ask the verifier for an fentry program on type 1, which is no function: it must say so."""
+    fix = f"kprobes and tracepoints do without; else {USE_GUEST}"
+    if machine.euid != 0:
+        return Finding(UNKNOWN, "only root may try", "ask again as root")
+    # r0 = 0; exit. Program type 26 is BPF_PROG_TYPE_TRACING, attach type 24 BPF_TRACE_FENTRY.
+    code = ctypes.create_string_buffer(bytes.fromhex("b7" + "00" * 7 + "95" + "00" * 7), 16)
+    license_, log = ctypes.create_string_buffer(b"GPL"), ctypes.create_string_buffer(4096)
+    places = [ctypes.addressof(each) for each in (code, license_, log)]
+    packed = struct.pack("<IIQQIIQ28xI36xI", 26, 2, *places[:2], 1, len(log), places[2], 24, 1)
+    attr = ctypes.create_string_buffer(packed, 128)
+    fd, errno = machine.syscall("bpf", 5, attr, len(attr))
+    if fd >= 0:
+        os.close(fd)
+    if fd >= 0 or b"not a function" in log.value:
+        return Finding(YES, "the verifier takes such programs")
+    return Finding(NO, f"bpf(BPF_PROG_LOAD) of such a program: {os.strerror(errno)}", fix)
+
+
 def check_lockdown(machine: Machine) -> Finding:
     state = machine.read("/sys/kernel/security/lockdown")
     boot = " and Secure Boot is on" if _secure_boot(machine) else ""
@@ -403,6 +422,7 @@ CHECKS: Dict[str, Callable[[Machine], Finding]] = {
     "perf events": check_perf_events,
     "ring buffer": check_ring_buffer,
     "BTF": check_btf,
+    "fentry, fexit": check_fentry,
     "no lockdown": check_lockdown,
     "no container, no WSL2": check_container,
     "Go": check_go,

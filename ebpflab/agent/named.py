@@ -18,6 +18,22 @@ _PREFIXES = (
     ("kmod_ret__", "fmod_ret"),
     ("lsm__", "lsm"),
 )
+TRAMPOLINES = {
+    "kfunc": "an fentry probe",
+    "kretfunc": "an fexit probe",
+    "fmod_ret": "a probe that changes the result",
+    "lsm": "an LSM probe",
+}
+"""Kinds whose place is in the function's name and nowhere else, in words: see ``fentry.py``."""
+
+
+def kind(function: str) -> str:
+    """The kind of probe that a function's name asks for.
+
+    >>> kind("kretfunc__vfs_read")
+    'kretfunc'
+    """
+    return next((kind for prefix, kind in _PREFIXES if function.startswith(prefix)), "")
 
 
 def place(function: str, where: Dict[str, Any]) -> str:

@@ -11,12 +11,13 @@ import os
 import re
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Tuple
 
 import bcc
 import bccfix  # noqa: F401  it puts BCC right
 import descriptors
 import discover
+import fentry
 import guarded
 import headers
 import maps
@@ -25,6 +26,7 @@ import perf
 import runstats
 import typeinfo
 import usdt
+from attachments import Attachment, close_probe, taken_fds
 from faults import Fault, printed
 from instrument import HIDDEN, LOST_SUFFIX, Instrumented, blames_layouts, instrument
 from streams import Drain, PerfStream, RingStream, Stream
@@ -51,57 +53,8 @@ _compiler = guarded.Guard()
 os.environ.setdefault("BCC_PROBE_LIMIT", "1000000")  # we count nothing of ours against it
 
 
-class Attachment(NamedTuple):
-    """A probe: what was asked for, and the file descriptors that keep it in place."""
-
-    ident: int
-    spec: Tuple[Any, ...]
-    fds: List[Tuple[str, bytes, int]]
-
-    @property
-    def function(self) -> str:
-        return str(self.spec[1])
-
-    def describe(self) -> Dict[str, Any]:
-        """What the notebook is told of a probe that is attached by being loaded."""
-        kind, function, *where = self.spec
-        place = where[0] if kind == "usdt" else named.place(function, dict(where))
-        return {"attachment": self.ident, "probe": f"{kind} {place}", "fn_name": function}
-
-
-# Kinds whose descriptor is the attachment; the others' are perf events.
-_BARE = ("raw_tracepoint", "kfunc_entry", "kfunc_exit", "fmod_ret", "lsm")
-
-
-def _taken_fds(bpf: Any) -> List[Tuple[str, bytes, int]]:
-    """Take over every probe that BCC holds in this BPF object."""
-    taken = []
-    for name, by_function in bpf.kprobe_fds.items():
-        taken += [("kprobe", name, fd) for fd in by_function.values()]
-    bpf.kprobe_fds.clear()
-    for kind in ("uprobe", "tracepoint", *_BARE):
-        held = getattr(bpf, f"{kind}_fds", {})
-        taken += [(kind, name, fd) for name, fd in held.items()]
-        held.clear()
-    for event, opened in bpf.open_perf_events.items():
-        taken += [("perf_event", b"type %d, config %d" % event, fd) for fd in opened.values()]
-    bpf.open_perf_events.clear()
-    return taken
-
-
 def _nothing_counted() -> int:
     return 0
-
-
-def _close_probe(kind: str, name: bytes, fd: int) -> None:
-    if kind in _BARE:
-        os.close(fd)
-    else:
-        bcc.lib.bpf_close_perf_event_fd(fd)
-    if kind == "kprobe":
-        # With maxactive= BCC makes the probe through tracefs' kprobe_events, where it would stay
-        # and keep the next one of its name out. Does nothing where there is no such line.
-        bcc.lib.bpf_detach_kprobe(name)
 
 
 @contextmanager
@@ -314,7 +267,7 @@ class Program:
         """Attach, and keep what came of it; or leave nothing behind, and explain."""
         _, complaint, log = _bcc_call(attach)
         if complaint is not None:
-            for _, _, fd in _taken_fds(self.bpf):
+            for _, _, fd in taken_fds(self.bpf):
                 os.close(fd)
             self._count_while_attached()
             raise explain(complaint, log)
@@ -375,7 +328,10 @@ class Program:
         _, complaint, log = _bcc_call(lambda: self.bpf.load_func(function.encode(), kind))
         if complaint is not None:
             usdt.explain(self.key[0], function, self.key[2])
-            raise Fault(
+            fault = None
+            if kind in (bcc.BPF.TRACING, bcc.BPF.LSM):
+                fault = fentry.explain_load(named.kind(function), named.place(function, {}), log)
+            raise fault or Fault(
                 "VerifierError",
                 f"The kernel's verifier refused the function {function}",
                 function=function,
@@ -384,7 +340,7 @@ class Program:
             )
 
     def _keep(self, spec: Tuple[Any, ...]) -> Attachment:
-        fds = _taken_fds(self.bpf)
+        fds = taken_fds(self.bpf)
         assert fds, "BCC attached without leaving a file descriptor"
         attachment = Attachment(next(self._idents), spec, fds)
         self.attachments[attachment.ident] = attachment
@@ -414,7 +370,7 @@ class Program:
         for key in list(self.attachments) if ident is None else [ident]:
             attachment = self.attachments.pop(key, None)
             for kind, name, fd in attachment.fds if attachment else []:
-                _close_probe(kind, name, fd)
+                close_probe(kind, name, fd)
         self._count_while_attached()
 
     def make_idle(self) -> bool:

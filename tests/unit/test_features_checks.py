@@ -239,6 +239,12 @@ def test_ring_buffer(machine: Fake) -> None:
     assert features.check_ring_buffer(machine).status == "no"
 
 
+def test_fentry(machine: Fake) -> None:
+    assert features.check_fentry(machine).status == "no"  # root, and refused
+    machine.euid = 1000
+    assert features.check_fentry(machine).status == "unknown"
+
+
 @pytest.mark.parametrize(
     ("state", "status"),
     [
