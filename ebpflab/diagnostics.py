@@ -119,7 +119,7 @@ _VERIFIER_HINTS = (
     (
         r"unbounded memory access|invalid access to map value|outside of the allowed memory range",
         "This may lie outside of the memory that it is taken from. The verifier must see that the"
-        " index is in bounds: test it right before, `if (index < 8)`.",
+        " index is in bounds: test it right before, as in `if (index < 8)`.",
     ),
     (
         r"invalid (?:indirect )?read from stack|invalid stack",

@@ -1,8 +1,10 @@
-"""What every test shares: which tests this machine cannot run, and why."""
+"""What every test shares: which tests this machine cannot run, and the pages that tests write."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
@@ -10,6 +12,16 @@ from hypothesis import settings
 # A slow machine is not a wrong answer.
 settings.register_profile("ebpflab", deadline=None)
 settings.load_profile("ebpflab")
+
+DOCS = Path(__file__).parents[1] / "docs"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--write-docs",
+        action="store_true",
+        help="write the pages of docs/ that tests generate, instead of comparing with them",
+    )
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -20,3 +32,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("local"):
             item.add_marker(skip)
+
+
+@pytest.fixture
+def committed(request: pytest.FixtureRequest) -> Callable[[str, str], None]:
+    """Compare a page with the committed one of that name in docs/; --write-docs writes it."""
+
+    def check(name: str, text: str) -> None:
+        if request.config.getoption("--write-docs"):
+            (DOCS / name).write_text(text)
+        assert (DOCS / name).read_text() == text, f"docs/{name} is stale: pytest --write-docs"
+
+    return check

@@ -8,11 +8,8 @@ from ebpflab import Lab
 from ebpflab.errors import (
     AttachError,
     CompileError,
-    ProgramError,
     UnknownEvent,
-    UnknownName,
     VerifierError,
-    WorkloadError,
 )
 
 GOOD = "#include <uapi/linux/ptrace.h>\nint on_work(struct pt_regs *ctx) { return 0; }\n"
@@ -80,32 +77,10 @@ def test_a_misspelt_symbol_gets_its_closest_match(lab: Lab, program: str) -> Non
         assert caught.value.closest == ("work",)
 
 
-def test_a_missing_file_is_named(lab: Lab) -> None:
-    with lab.load(GOOD) as prog, pytest.raises(UnknownEvent, match="no file '/no/such"):
-        prog.attach_uprobe(name="/no/such", sym="work", fn_name="on_work")
-
-
 def test_a_process_that_is_gone_is_named(lab: Lab, program: str) -> None:
     gone = lab.run([program, "1"]).pid
     with lab.load(GOOD) as prog, pytest.raises(AttachError, match=f"no process {gone}"):
         prog.attach_uprobe(name=program, sym="work", fn_name="on_work", pid=gone)
-
-
-def test_a_misspelt_function_gets_its_closest_match(lab: Lab, program: str) -> None:
-    with lab.load(GOOD) as prog, pytest.raises(UnknownName, match="Closest matches: on_work"):
-        prog.attach_uprobe(name=program, sym="work", fn_name="onwork")
-
-
-def test_an_empty_program_and_a_missing_file_are_refused(lab: Lab) -> None:
-    with pytest.raises(ProgramError, match="empty"):
-        lab.load("  \n")
-    with pytest.raises(ProgramError, match=r"Cannot read the C file 'no/such\.c'"):
-        lab.load("no/such.c")
-
-
-def test_a_command_that_does_not_exist(lab: Lab) -> None:
-    with pytest.raises(WorkloadError, match="'/no/such'"):
-        lab.run(["/no/such"])
 
 
 def test_commands_give_what_they_print_and_how_they_end(lab: Lab) -> None:
