@@ -118,6 +118,16 @@ class Live(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no types
             controls.append(self.column)
         return ipywidgets.HBox(controls, layout=ipywidgets.Layout(flex_flow="row wrap"))
 
+    @property
+    def events(self) -> int:
+        """How many events it has seen arrive; of a table, the sum of its counts."""
+        return self._source.totals[0]
+
+    @property
+    def lost(self) -> int | None:
+        """How many were lost; None of a table, where the kernel counts and sends nothing."""
+        return self._source.totals[1]
+
     # -- what the buttons do -----------------------------------------------------------------
 
     def start(self) -> None:
