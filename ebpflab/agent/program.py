@@ -245,7 +245,7 @@ class Program:
         for attachment in self.attachments.values():
             if attachment.spec == spec:
                 return attachment
-        if kind in ("uprobe", "uretprobe"):
+        if kind in ("uprobe", "uretprobe", "go_return"):
             discover.check_program(where["name"], where["pid"])
         descriptors.leave_room(len(where.get("offsets", ".")))
         self._load_function(function, _FUNCTION_TYPES[kind])
