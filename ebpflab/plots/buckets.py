@@ -150,7 +150,9 @@ def _ranges(counts: Numbers, edges: list[Number]) -> list[Mark]:
     for percent in PERCENTILES:
         rank = _rank(percent, int(sums[-1]))
         bucket = int(np.searchsorted(sums, rank))
-        marks.append(Mark(percent, edges[bucket], edges[bucket + 1], bucket))
+        low, high = edges[bucket], edges[bucket + 1]
+        one = isinstance(low, int) and high == low + 1  # the bucket is the value
+        marks.append(Mark(percent, low, low if one else high, bucket))
     return marks
 
 

@@ -118,7 +118,7 @@ def _bars(ax: Axes, drawn: Buckets, series: Series, of: str, colour: str) -> Non
     over = {"boxstyle": "square,pad=0.1", "facecolor": canvas.PAPER, "edgecolor": "none"}
     points = canvas.TEXT_POINTS
     ax.bar_label(bars, labels, padding=4, color=canvas.INK, fontsize=points, bbox=over)
-    ax.margins(x=0.14 if len(drawn.series) == 1 else 0.8)
+    ax.margins(x=0.18 if len(drawn.series) == 1 else 0.8)
     picture = canvas.picture_of(ax)
     for place, (low, high) in zip(places, drawn.pairs, strict=True):
         if picture is None or not series.counts[place]:

@@ -120,7 +120,9 @@ def _since(column: pd.Series[Any], first: Any) -> npt.NDArray[Any]:
 def _names(frame: pd.DataFrame, category: Hashable | None) -> pd.Series[str]:
     if category is None:
         return pd.Series("", index=frame.index, dtype="str")
-    return canvas.column(frame, category).astype("str").replace("", "(empty)")
+    values = canvas.column(frame, category)
+    texts = values.astype("str").replace("", "(empty)")
+    return f"{category} " + texts if pd.api.types.is_numeric_dtype(values) else texts
 
 
 def _lanes(values: pd.Series[Any]) -> list[Any]:

@@ -59,11 +59,13 @@ def amount(value: float, unit: str) -> str:
 def with_unit(value: float, unit: str) -> str:
     """Like `amount`, and with the unit where `amount` leaves it to the axis.
 
-    >>> with_unit(5, "arguments"), with_unit(1500, "us")
-    ('5 arguments', '1.5 ms')
+    >>> with_unit(5, "arguments"), with_unit(1, "pages"), with_unit(1500, "us")
+    ('5 arguments', '1 page', '1.5 ms')
     """
     written = amount(value, unit)
-    return written if is_scaled(unit) or not unit else f"{written} {unit}"
+    if is_scaled(unit) or not unit:
+        return written
+    return f"{written} {unit.removesuffix('s') if written == '1' else unit}"
 
 
 def percent(part: float, whole: float) -> str:

@@ -202,6 +202,6 @@ def test_the_frame_is_not_changed() -> None:
     pd.testing.assert_frame_equal(STARTS, before)
 
 
-@pytest.mark.parametrize("name", ["canvas", "histogram"])
+@pytest.mark.parametrize("name", ["canvas", "units", "text"])
 def test_examples_in_docstrings(name: str) -> None:
     assert doctest.testmod(sys.modules[f"ebpflab.plots.{name}"]).failed == 0

@@ -147,6 +147,15 @@ def test_buckets_in_words_say_no_more_than_they_know() -> None:
     assert told == "90 % of the 569 reads took less than 16 µs, 99 % less than 32 µs."
 
 
+def test_a_bucket_of_one_value_is_that_value() -> None:
+    pages = pd.DataFrame(
+        {"count": [0, 47, 0, 0, 29]}, index=pd.IntervalIndex.from_breaks(range(6), closed="left")
+    )
+    ax = plots.histogram(pages, unit="pages", of="requests")
+    told = "Half of the 76 requests were at most 1 page, 99 % at most 4 pages."
+    assert plots.reading(ax) == told
+
+
 def test_each_key_has_a_panel_with_its_own_total() -> None:
     keyed = pd.concat({"vda": BUCKETS, "vdb": BUCKETS * 2}, names=["disk"])
     ax = plots.histogram(keyed, unit="us", of="requests", title="By disk")

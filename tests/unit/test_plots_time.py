@@ -153,6 +153,12 @@ def test_each_span_is_in_its_lane_at_its_time() -> None:
     assert plots.reading(ax) == told
 
 
+def test_a_number_as_category_says_of_what() -> None:
+    ax = plots.timeline(RUNS, lane="comm", category="cpu")
+    assert "cpu 0 took the most time" not in plots.reading(ax)  # 500 ms, and cpu 1 has 600
+    assert "cpu 1 took the most time, 600 ms" in plots.reading(ax)
+
+
 def test_an_end_does_as_well_as_a_duration() -> None:
     ends = RUNS.assign(end_ns=RUNS["start_ns"] + RUNS["duration_ns"]).astype({"end_ns": "u8"})
     by_end = plots.timeline(ends, lane="cpu", end="end_ns")
