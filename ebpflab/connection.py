@@ -44,6 +44,9 @@ class Connection:
         self._waiting: dict[int, Future[Answer]] = {}
         self._blobs: dict[int, bytearray] = {}
         self._sinks: dict[int, tuple[Sink, ...]] = {}
+        # What attaches itself sends before the answer to `load` has named its streams.
+        self._early: dict[int, list[tuple[int, bytes]]] = {}
+        self._sinks_lock = threading.RLock()  # a finalizer may come in between, and ignore
         self._hello: Future[dict[str, Any]] = Future()
         self._lost: errors.TargetError | None = None
         # Descriptors of the threads' own, which nobody closes under them.
@@ -69,12 +72,19 @@ class Connection:
         return hello
 
     def listen(self, stream: int, sink: Sink) -> None:
-        """Send the records of ``stream`` to ``sink`` from now on."""
-        self._sinks[stream] = (*self._sinks.get(stream, ()), sink)
+        """Send the records of ``stream`` to ``sink`` from now on.
+
+        The first to listen also gets what had come before. Numbers of streams are not used twice.
+        """
+        with self._sinks_lock:
+            for lost, records in self._early.pop(stream, ()):
+                sink(lost, records)
+            self._sinks[stream] = (*self._sinks.get(stream, ()), sink)
 
     def ignore(self, stream: int, sink: Sink) -> None:
         """Stop sending the records of ``stream`` to ``sink``."""
-        self._sinks[stream] = tuple(s for s in self._sinks.get(stream, ()) if s != sink)
+        with self._sinks_lock:
+            self._sinks[stream] = tuple(s for s in self._sinks.get(stream, ()) if s != sink)
 
     @property
     def lost(self) -> errors.TargetError | None:
@@ -152,7 +162,11 @@ class Connection:
         if kind == wire.BATCH:
             stream, lost = wire.BATCH_HEADER.unpack_from(payload)
             records = bytes(memoryview(payload)[wire.BATCH_HEADER.size :])
-            for sink in self._sinks.get(stream, ()):
+            with self._sinks_lock:
+                sinks = self._sinks.get(stream)
+                if sinks is None:
+                    self._early.setdefault(stream, []).append((lost, records))
+            for sink in sinks or ():
                 sink(lost, records)
         elif kind == wire.BLOB:
             (ident,) = wire.BLOB_HEADER.unpack_from(payload)

@@ -102,6 +102,37 @@ def test_blobs_and_batches_reach_whoever_waits_for_them() -> None:
         connection.request("table")
 
 
+def test_what_came_before_anybody_listened_comes_first() -> None:
+    """What attaches itself while it is loaded sends before its streams are known here."""
+
+    def agent(end: socket.socket) -> None:
+        _say(end, {"hello": {"protocol": wire.PROTOCOL}})
+        for number, request in enumerate(_requests(end)):
+            records = b"batch %d" % number
+            batch = wire.encode(wire.BATCH, wire.BATCH_HEADER.pack(7, number), records)
+            wire.write_frame(end.fileno(), batch)
+            _say(end, {"id": request["id"], "ok": {}})
+
+    got: list[tuple[int, bytes]] = []
+
+    def sink(lost: int, records: bytes) -> None:
+        got.append((lost, records))
+
+    connection = Connection(FakeTransport(agent))
+    for _ in range(2):
+        connection.request("load")
+    assert got == []
+    connection.listen(7, sink)
+    assert got == [(0, b"batch 0"), (1, b"batch 1")]
+    connection.request("sync")
+    assert got[2:] == [(2, b"batch 2")]
+    connection.ignore(7, sink)
+    connection.request("sync")
+    connection.listen(7, sink)
+    assert len(got) == 3
+    connection.close()
+
+
 def test_every_fault_of_the_agent_has_its_exception() -> None:
     """Each type that the agent's code names is a class of the tree."""
     import re
