@@ -64,7 +64,7 @@ def histogram(
             _bars(each, drawn, series, of, canvas.BLUE)
             _percentiles(each, drawn, series, written=False)
             name = canvas.literal(canvas.shortened(series.name or "(empty)", 22))
-            label = f"{name}\n{series.total:,} {of}"
+            label = f"{name}\n{units.counted(series.total, of)}"
             each.set_title(label, fontsize=canvas.TEXT_POINTS, color=canvas.INK)
     else:
         _overlaid(axes[0], drawn, shown, of)
@@ -166,7 +166,7 @@ def _overlaid(ax: Axes, drawn: Buckets, shown: list[Series], of: str) -> None:
     edges = np.arange(len(drawn.edges)) - 0.5
     for series, colour in zip(shown, canvas.COLOURS, strict=False):
         name = canvas.literal(canvas.shortened(series.name or "(empty)", 30))
-        label = f"{name}: {series.total:,} {of}"
+        label = f"{name}: {units.counted(series.total, of)}"
         ax.stairs(
             series.counts, edges, fill=True, alpha=0.22, color=colour, orientation="horizontal"
         )

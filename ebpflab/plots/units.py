@@ -68,6 +68,15 @@ def with_unit(value: float, unit: str) -> str:
     return f"{written} {unit.removesuffix('s') if written == '1' else unit}"
 
 
+def counted(number: int, of: str) -> str:
+    """So many of something, one in the singular.
+
+    >>> counted(1234, "reads"), counted(1, "calls")
+    ('1,234 reads', '1 call')
+    """
+    return f"{number:,} {of.removesuffix('s') if number == 1 else of}"
+
+
 def percent(part: float, whole: float) -> str:
     """A share, never rounded to all or nothing when it is neither.
 

@@ -67,10 +67,10 @@ def test_the_books_faults_are_told_and_its_loads_counted(histograms: Chapter) ->
     counts = re.findall(r"\d+ -> \d+ +: (\d+)", histograms.text("book-run"))
     assert sum(map(int, counts)) == 53
     assert histograms.text("book-total").strip() == "53 loads; 0 entries left in the cache"
-    # "minutes", said of the longest line when read as milliseconds
+    # "minutes, if not hours": the longest line, read as milliseconds
     lines = re.findall(r"(\d+) -> \d+ +: (\d+)", histograms.text("book-run"))
     longest = max(lines, key=lambda line: int(line[1]))
-    assert int(longest[0]) / 1000 > 60
+    assert int(longest[0]) / 1000 * int(longest[1]) > 120
 
 
 def test_requests_to_the_disk_are_those_of_dd(histograms: Chapter) -> None:
