@@ -12,11 +12,11 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from types import TracebackType
 from typing import Any, TypeVar
 
 import pandas as pd
 
+from ebpflab.closing import Closing
 from ebpflab.errors import EbpflabError, TargetError
 from ebpflab.lab import Completed, Lab
 from ebpflab.program import Program
@@ -26,7 +26,7 @@ _T = TypeVar("_T")
 _WAIT_STEP_SECONDS = 0.1
 
 
-class Fleet:
+class Fleet(Closing):
     """Several machines. Also a context manager.
 
     ``targets`` are those of `Lab`; each names its rows in the column ``host``. Raises TargetError
@@ -84,14 +84,6 @@ class Fleet:
         """Close every lab."""
         for lab in self.labs.values():
             lab.close()
-
-    def __enter__(self) -> Fleet:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
-    ) -> None:
-        self.close()
 
     def __repr__(self) -> str:
         failed = f"; failed: {', '.join(self.failed)}" if self.failed else ""

@@ -13,12 +13,12 @@ import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import pandas as pd
 
 from ebpflab import cells, rich
+from ebpflab.closing import Closing
 from ebpflab.connection import Connection
 from ebpflab.errors import ProgramError, TargetError, WorkloadError
 from ebpflab.features import HOSTING, features_frame
@@ -43,7 +43,7 @@ class Completed:
     """True when it printed more than is kept (4 MiB of each)."""
 
 
-class Lab:
+class Lab(Closing):
     """A machine to trace. Also a context manager; `close` detaches and ends everything.
 
     ``target`` is "auto" (the first of local and vm that can do what the chapters need), "local",
@@ -263,14 +263,6 @@ class Lab:
     def lost(self) -> TargetError | None:
         """Why this lab cannot be asked any more, or None while it can."""
         return self._connection.lost
-
-    def __enter__(self) -> Lab:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
-    ) -> None:
-        self.close()
 
     def __repr__(self) -> str:
         headers = self._hello.get("headers")

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Sequence
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from ebpflab import btf, frames, golang, perf, places, rich
+from ebpflab.closing import Closing
 from ebpflab.connection import Answer, Connection
 from ebpflab.errors import ProgramError, UnknownEvent, UnknownName, suggest
 from ebpflab.progress import notice
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 _PERF_EVENT_ARRAY, _STACK_TRACE = 4, 7  # enum bpf_map_type
 
 
-class Program:
+class Program(Closing):
     """A BPF program that `Lab.load` has compiled. Also a context manager.
 
     ``prog["events"]`` is a `Stream` for a ring or perf buffer and a `Table` for any other map.
@@ -367,14 +367,6 @@ class Program:
     def closed(self) -> bool:
         """Whether it was closed, or its lab has ended."""
         return not self._finalizer.alive or self._connection.lost is not None
-
-    def __enter__(self) -> Program:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
-    ) -> None:
-        self.close()
 
     def __repr__(self) -> str:
         state = "closed" if self.closed else "; ".join(self.attached) or "not attached"

@@ -24,6 +24,7 @@ import pyarrow as pa
 import pyarrow.dataset
 import pyarrow.ipc
 
+from ebpflab.closing import Closing
 from ebpflab.errors import RecordingError
 from ebpflab.progress import notice
 
@@ -31,7 +32,7 @@ _OURS = b"ebpflab"
 _TEXT = pa.dictionary(pa.int32(), pa.string())
 
 
-class Recorder:
+class Recorder(Closing):
     """A recording in the making; made by `Stream.record`. Also a context manager.
 
     ``rows`` is how many are in the file. When the file cannot be written any more, recording
@@ -98,12 +99,6 @@ class Recorder:
                 self._writer.write_batch(nothing, custom_metadata={"lost": str(self.lost)})
                 self._writer.close()
             self._file.close()
-
-    def __enter__(self) -> Recorder:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def __repr__(self) -> str:
         state = "recorded" if self._file.closed else "recording"

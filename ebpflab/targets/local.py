@@ -12,56 +12,31 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 from ebpflab import agent
 from ebpflab.errors import BccMissing, NeedsRoot, TargetError
 from ebpflab.sudo import installed_agent
 from ebpflab.targets.base import Progress, Target, Transport
+from ebpflab.targets.child import ChildTransport
 
 SYSTEM_PYTHON = "/usr/bin/python3"
-_END_SECONDS = 2.0
 
 
-class LocalTransport(Transport):
+class LocalTransport(ChildTransport):
     """An agent that is our child."""
 
     def __init__(self, command: list[str]) -> None:
         # PATH alone: nothing of a virtual environment or of PYTHON* variables goes to root.
         environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8"}
-        self._said = tempfile.TemporaryFile()  # noqa: SIM115 - as long as the agent
-        self._process = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._said,
-            env=environment,
-            cwd="/",
-            start_new_session=True,  # Ctrl-C in a terminal is for the notebook alone
-        )
-        assert self._process.stdin is not None and self._process.stdout is not None
-        self.writer = self._process.stdin.fileno()
-        self.reader = self._process.stdout.fileno()
-
-    def close(self) -> None:
-        """Close the agent's input; it detaches and ends. Killed when it does not."""
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        try:
-            self._process.wait(_END_SECONDS)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+        super().__init__(command, environment, cwd="/")
 
     def post_mortem(self) -> str:
-        try:
-            code = self._process.wait(_END_SECONDS)
-        except subprocess.TimeoutExpired:
+        code = self.ending()
+        if code is None:
             return "The agent closed its output and still runs."
         how = f"was killed by signal {-code}" if code < 0 else f"ended with status {code}"
-        self._said.seek(0)
-        last = self._said.read().decode(errors="replace").strip().splitlines()[-3:]
+        last = self.said()[-3:]
         return f"The agent {how}." + (f" It said last: {' '.join(last)}" if last else "")
 
 

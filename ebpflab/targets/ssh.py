@@ -15,17 +15,15 @@ import re
 import select
 import shlex
 import shutil
-import subprocess
-import tempfile
 import time
 from urllib.parse import urlsplit
 
 from ebpflab.errors import MissingTool, NeedsRoot, TargetError
 from ebpflab.targets.base import Progress, Target, Transport
+from ebpflab.targets.child import ChildTransport
 from ebpflab.vm import delivery
 
 _CONNECT_SECONDS = 60.0
-_END_SECONDS = 3.0
 # Ask nothing; notice within 15 seconds that the other machine, or the network, has gone.
 _OPTIONS = ("-T", "-oBatchMode=yes", "-oServerAliveInterval=5", "-oServerAliveCountMax=3")
 
@@ -65,22 +63,12 @@ _CAUSES: tuple[tuple[str, type[TargetError], str], ...] = (
 )
 
 
-class SshTransport(Transport):
+class SshTransport(ChildTransport):
     """An agent at the other end of an ssh."""
 
     def __init__(self, host: str, command: list[str]) -> None:
         self._host = host
-        self._said = tempfile.TemporaryFile()  # noqa: SIM115 - as long as the agent
-        self._process = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._said,
-            start_new_session=True,  # Ctrl-C in a terminal is for the notebook alone
-        )
-        assert self._process.stdin is not None and self._process.stdout is not None
-        self.writer = self._process.stdin.fileno()
-        self.reader = self._process.stdout.fileno()
+        super().__init__(command)
 
     def deliver(self) -> None:
         """Send the agent, and wait until it runs. Raises the TargetError for what went wrong."""
@@ -93,7 +81,7 @@ class SshTransport(Transport):
             ready, _, _ = select.select([self.reader], [], [], max(deadline - time.monotonic(), 0))
             data = os.read(self.reader, len(delivery.RUN) - len(said)) if ready else b""
             if not data:
-                raise self._refused(ready=bool(ready))
+                raise self._refused()
             said += data
         if said != delivery.RUN:
             raise TargetError(
@@ -102,36 +90,18 @@ class SshTransport(Transport):
                 " silent where there is no terminal."
             )
 
-    def _refused(self, ready: bool) -> TargetError:
-        said = self._last_words() if ready else ""
+    def _refused(self) -> TargetError:
+        self.ending()
+        said = "\n".join(line for line in self.said() if line.strip("@"))
         for pattern, kind, meaning in _CAUSES:
             if re.search(pattern, said):
                 return kind(f"Cannot trace {self._host}: {meaning}\nIt said: {said}")
         why = f"it said: {said}" if said else f"no answer in {_CONNECT_SECONDS:.0f} seconds"
         return TargetError(f"Cannot trace {self._host}: {why}.")
 
-    def _last_words(self) -> str:
-        """What ssh printed, once it has ended."""
-        try:
-            self._process.wait(_END_SECONDS)
-        except subprocess.TimeoutExpired:
-            pass
-        self._said.seek(0)
-        lines = self._said.read().decode(errors="replace").split("\n")
-        return "\n".join(line.strip() for line in lines if line.strip(" @\r"))
-
-    def close(self) -> None:
-        """Close the agent's input; it detaches and ends, and ssh with it."""
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        try:
-            self._process.wait(_END_SECONDS)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-
     def post_mortem(self) -> str:
-        said = self._last_words().splitlines()[-3:]
+        self.ending()
+        said = self.said()[-3:]
         return f"The connection to {self._host} ended." + (
             f" ssh said last: {' '.join(said)}" if said else ""
         )

@@ -19,7 +19,7 @@ AGENT = PACKAGE / "agent"
 # From the kernel's side to the reader's. `errors` and `diagnostics` are one room: the text of
 # an error, and the exceptions that carry it.
 ROOMS = (
-    "errors diagnostics",
+    "errors diagnostics closing",
     "agent",
     "progress",
     "rich",
