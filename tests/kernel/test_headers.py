@@ -29,9 +29,10 @@ SOURCE = r"""
 #else
 #define ANSWER 41
 #endif
+struct answer { u32 n; };
 BPF_RINGBUF_OUTPUT(answers, 8);
 int on_exec(struct pt_regs *ctx) {
-  u64 answer = ANSWER;
+  struct answer answer = {.n = ANSWER};
   answers.ringbuf_output(&answer, sizeof(answer), 0);
   return 0;
 }
@@ -47,6 +48,6 @@ def test_a_program_is_found_again_by_its_headers_too(lab: Lab) -> None:
         with lab.load(SOURCE, headers=headers) as prog:
             prog.attach_kprobe(event=lab.syscall_name("execve"), fn_name="on_exec")
             lab.run(["true"])
-            seen.append((prog.compiled, set(prog["answers"].frame()["data"])))
+            seen.append((prog.compiled, set(prog["answers"].frame()["n"])))
     assert seen == [(True, {41}), (True, {42}), (False, {41}), (False, {42})]
     lab.run(["rm", "-r", tree])
