@@ -74,6 +74,7 @@ def test_the_books_tracepoint_is_gone_and_its_repair_works(tracepoints: Chapter)
 
 
 def test_each_place_sees_what_comes_that_far(tracepoints: Chapter) -> None:
+    assert tracepoints.text("hooks").startswith("('security_bpf_prog_load',")
     seen = tracepoints.frame("three-run")["seen_at"].value_counts()
     assert seen.to_dict() == {"system call": 7 + 5 + 3 + 2, "function": 7 + 5 + 3, "LSM hook": 12}
     told = tracepoints.cells["three-reading"].source
