@@ -84,11 +84,11 @@ def timeline(
     legend_lines = _draw(ax, spans, colours, span_ns, scale)
     ax.set_yticks(range(len(shown)), [_lane_name(lane, value) for value in shown])
     notes = [
-        (len(kept) - len(spans), "spans merged with a neighbour"),
-        (len(lanes) - len(shown), "more lanes not shown"),
-        (len(frame) - len(order), "rows left out"),
+        (len(kept) - len(spans), "spans", "merged with a neighbour"),
+        (len(lanes) - len(shown), "lanes", "not shown"),
+        (len(frame) - len(order), "rows", "left out"),
     ]
-    note = "; ".join(f"{number:,} {what}" for number, what in notes if number)
+    note = "; ".join(f"{units.counted(number, of)} {what}" for number, of, what in notes if number)
     ax.set_xlabel(f"{scale_name} since the first start" + (f"   ({note})" if note else ""))
     canvas.caption(ax, title, above_points=legend_lines * _LEGEND_POINTS)
     canvas.tell(ax, _in_words(lane, shown, names.iloc[kept], category, starts, ends, kept, of))

@@ -185,7 +185,7 @@ def test_lanes_and_colours_beyond_the_readable_are_said() -> None:
     )
     ax = plots.timeline(many, lane="task", category="task")
     assert rows_in(ax)[:2] == ["t0", "t1"] and len(rows_in(ax)) == 24
-    assert "16 more lanes not shown" in ax.get_xlabel()
+    assert "16 lanes not shown" in ax.get_xlabel()
     legend = ax.get_legend()
     assert legend is not None and legend.get_texts()[-1].get_text() == "all others"
 
