@@ -99,7 +99,8 @@ def test_the_books_program_and_its_repair(usdt: Chapter) -> None:
     assert "unexpected keyword argument 'usdt'" in usdt.text("book-handler")
     assert "non-void function does not return a value" in usdt.text("book-no-return")
     assert "R0 !read_ok" in usdt.text("book-refused")
-    pids = re.findall(r"\d+", usdt.text("book-run").splitlines()[0])
+    (printed,) = re.findall(r"^\[(.*)\]$", usdt.text("book-run"), re.MULTILINE)
+    pids = printed.split(", ")
     messages = usdt.frame("book-run")["message"]
     assert list(messages) == [f"New hello_usdt process running with PID: {pid}" for pid in pids]
 
