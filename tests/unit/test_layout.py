@@ -136,3 +136,10 @@ def test_wheel_holds_the_recipe_and_the_labs_once(tmp_path: Path) -> None:
 def wheel_metadata() -> str:
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
     return f"{project['name']}-{project['version']}.dist-info"
+
+
+def test_no_two_test_files_share_a_name() -> None:
+    # pytest imports each by its bare name, and stops before the first test where two are alike.
+    names = [path.name for path in (REPOSITORY / "tests").rglob("*.py")]
+    twice = {name for name in names if names.count(name) > 1} - {"conftest.py"}
+    assert twice == set()
