@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 
 import pytest
@@ -79,13 +80,14 @@ def test_the_kernel_notes_sixty_four_returns_of_a_thread(uretprobes: Chapter) ->
 def test_go_is_refused_with_the_cure_and_dies_when_forced(uretprobes: Chapter) -> None:
     refused = uretprobes.text("go-refused")
     assert "attach_go_return" in refused and "force=True" in refused
-    assert uretprobes.text("forced-hello").split() == ["0", "Hello,", "BPF", "1", "call"]
+    codes = json.loads(uretprobes.text("forced-hello"))
+    assert len(codes) == 30 and codes.count(0) > 15 and set(codes) <= {0, 2, -4, -11}
     died = uretprobes.text("forced-deep")
     address = trampoline(uretprobes)
     assert "return code 2\n" in died and "fatal error" in died
     assert f"unexpected return pc for main.deep called from {address}" in died
     killed = uretprobes.text("forced-pause")
-    assert re.search(r"return code -(4|11)\nSIGILL: illegal instruction\nPC=", killed)
+    assert re.search(r"return code (2|-4|-11)\nSIGILL: illegal instruction\nPC=", killed)
     counter = int(re.findall(r"PC=(0x[0-9a-f]+)", killed)[0], 16)
     assert 0 <= counter - int(address, 16) < 4096
 
