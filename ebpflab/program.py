@@ -128,9 +128,9 @@ class Program(Closing):
 
         Names are found while a process lives; later only for what `Lab.run` and `Lab.start`
         have started after the program was loaded. ``attrs``, in the unit of the values: total;
-        lost, whose number another stack had; no_user_stack; unknown, with a function without a
-        name in it, and unknown_modules, the files to blame. Raises ProgramError when no column
-        of ``counts`` holds stacks.
+        lost, whose number another stack had (a frame ``[lost]``); no_user_stack; unknown, with a
+        function ``[unknown]`` in it, and unknown_modules, the files to blame. Raises ProgramError
+        when no column of ``counts`` holds stacks.
 
         >>> prog.stacks()                                             # doctest: +SKIP
         """

@@ -2,7 +2,8 @@
 
 ``stacks.get_stackid(ctx, flags)`` puts a stack into the table and gives its number, which goes
 into the key of another map. The number is a hash of the stack, so equal stacks share an entry.
-Where two different stacks fall on one number, the second is refused with -17 (EEXIST) and lost:
+Where two different stacks fall on one number, the second is refused with -17 (EEXIST) and lost; it
+is shown as one frame, ``[lost]``:
 
     on a CPU, again and again                              in the notebook, once
     get_stackid -> BPF_STACK_TRACE: number -> addresses    Program.stacks: addresses -> names
@@ -21,8 +22,8 @@ from ebpflab.connection import Connection
 from ebpflab.errors import ProgramError
 from ebpflab.tables import Table
 
-UNKNOWN = "[unknown]"
-_NONE, _COLLISION = -14, -17  # EFAULT: there is no such stack; EEXIST: another has its number
+UNKNOWN, LOST = "[unknown]", "[lost]"
+_NONE = -14  # EFAULT: there is no such stack; the code ran in the kernel alone, or outside of it
 
 
 class Frame(NamedTuple):
@@ -82,12 +83,13 @@ def named_stacks(
     user_stacks = dict(zip(asked_user, named["user"], strict=True))
     kernel_stacks = dict(zip(asked_kernel, named["kernel"], strict=True))
     rows = [
-        tuple(symbols[n] for n in [*(user_stacks.get(pair) or []), *(kernel_stacks.get(k) or [])])
-        for pair, k in zip(pairs, of_kernel.tolist(), strict=True)
+        _frames(pair[1], user_stacks.get(pair), symbols, "user")
+        + _frames(number, kernel_stacks.get(number), symbols, "kernel")
+        for pair, number in zip(pairs, of_kernel.tolist(), strict=True)
     ]
     found = frame.drop(columns=list(ids))
     found["stack"] = pd.Series(rows, index=frame.index, dtype=object)
-    found.attrs.update(_told(found, of_user, of_kernel))
+    found.attrs.update(_told(found, of_user))
     return found.sort_values("value", ascending=False, ignore_index=True)
 
 
@@ -107,15 +109,26 @@ def _stack_columns(frame: pd.DataFrame, name: str) -> tuple[str, str]:
     return (user or [""])[0], (kernel or [""])[0]
 
 
-def _told(frame: pd.DataFrame, user: pd.Series[int], kernel: pd.Series[int]) -> dict[str, Any]:
+def _frames(
+    number: int, places: list[int] | None, symbols: list[Frame], kind: str
+) -> tuple[Frame, ...]:
+    """A stack by its number. One that the table does not have is one frame, so that it is seen."""
+    if number == _NONE:
+        return ()
+    if places is None:
+        return (Frame(LOST, kind, ""),)
+    return tuple(symbols[place] for place in places)
+
+
+def _told(frame: pd.DataFrame, user: pd.Series[int]) -> dict[str, Any]:
     """How much of it is known, in the unit of the values."""
     value = frame["value"].astype("i8")
-    unknown = frame["stack"].map(lambda stack: any(each.name == UNKNOWN for each in stack))
-    nameless = {each for stack in frame["stack"] for each in stack if each.name == UNKNOWN}
+    nameless = [{each for each in stack if each.name == UNKNOWN} for stack in frame["stack"]]
+    lost = [any(each.name == LOST for each in stack) for stack in frame["stack"]]
     return {
         "total": int(value.sum()),
-        "lost": int(value[(user == _COLLISION) | (kernel == _COLLISION)].sum()),
+        "lost": int(value[lost].sum()),
         "no_user_stack": int(value[user == _NONE].sum()),
-        "unknown": int(value[unknown.astype(bool)].sum()),
-        "unknown_modules": sorted({each.module for each in nameless}),
+        "unknown": int(value[[bool(each) for each in nameless]].sum()),
+        "unknown_modules": sorted({each.module for found in nameless for each in found}),
     }

@@ -22,7 +22,7 @@ from typing import Any
 import pandas as pd
 
 from ebpflab.plots import flame_sheet
-from ebpflab.plots.stack_tree import Node, Pruned, prune, rows, tree_of
+from ebpflab.plots.stack_tree import LOST, UNKNOWN, Node, Pruned, prune, rows, tree_of
 from ebpflab.plots.units import with_unit
 
 _WIDTH_PIXELS = 1200  # a node narrower than one of so many is not drawn
@@ -64,7 +64,7 @@ class FlameGraph:
         root = tree_of(self._frame, self._before)
         return root, prune(root, root.value / _WIDTH_PIXELS)
 
-    @property
+    @cached_property
     def words(self) -> list[str]:
         """What the picture shows and what is missing in it, a sentence each."""
         root, pruned = self._drawn
@@ -86,19 +86,24 @@ class FlameGraph:
         return said
 
     def _told(self) -> list[str]:
-        """What `Program.stacks` says of stacks that it could not read or name."""
-        attrs, total = self._frame.attrs, self._drawn[0].value
-        told = []
-        if attrs.get("lost"):
+        """What could not be read or named."""
+        lost, unknown, modules = 0, 0, set()
+        for stack, value in rows(self._frame):
+            nameless = {module for name, _, module in stack if name == UNKNOWN}
+            lost += value if any(name == LOST for name, _, _ in stack) else 0
+            unknown += value if nameless else 0
+            modules |= nameless
+        total, told = self._drawn[0].value, []
+        if lost:
             told.append(
-                f"Lost: {self._amount(attrs['lost'])} ({_percent(attrs['lost'], total)}), whose"
-                " place in the table another stack had. A larger BPF_STACK_TRACE loses fewer."
+                f"Lost: {self._amount(lost)} ({_percent(lost, total)}), whose place in the table"
+                " another stack had. A larger BPF_STACK_TRACE loses fewer."
             )
-        if attrs.get("unknown"):
-            modules = ", ".join(each or "code of no file" for each in attrs["unknown_modules"][:4])
+        if unknown:
+            blamed = ", ".join(each or "code of no file" for each in sorted(modules)[:4])
             told.append(
-                f"Without a name: functions in {_percent(attrs['unknown'], total)} of all"
-                f" ({modules})."
+                f"Without a name: functions in {self._amount(unknown)}"
+                f" ({_percent(unknown, total)}), of {blamed}."
             )
         return told
 

@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 import pandas as pd
 
-KINDS = ("user", "kernel", "go", "python", "jit", "process")
-"""What a frame can be. "process" is the node that stands for a command."""
+UNKNOWN, LOST = "[unknown]", "[lost]"
+"""What ``Program.stacks`` calls a function without a name, and a stack that was not kept."""
 
 
 class Pruned(NamedTuple):

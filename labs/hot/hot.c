@@ -1,7 +1,8 @@
 // A program with a hot function: known shares of its time, on any machine.
 //
 // The loops of the three functions are the same instructions; only how often they turn differs.
-// So 70 % of the time is spent in checksum() whatever the processor, emulated or not.
+// So 70 % of the time is spent in checksum() whatever the processor, emulated or not. Requests are
+// of many sizes: were they all alike, a clock that samples them could stand in step with them.
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -19,16 +20,16 @@ static inline __attribute__((always_inline)) void turn(long turns) {
   result = x + 1;
 }
 
-APART void parse(void) { turn(10000); }
-APART void checksum(void) { turn(70000); }
-APART void checksum_repaired(void) { turn(7000); }
-APART void reply(void) { turn(20000); }
+APART void parse(long size) { turn(10 * size); }
+APART void checksum(long size) { turn(70 * size); }
+APART void checksum_repaired(long size) { turn(7 * size); }
+APART void reply(long size) { turn(20 * size); }
 
-APART void serve(int repaired) {
-  parse();
-  if (repaired) checksum_repaired();
-  else checksum();
-  reply();
+APART void serve(long size, int repaired) {
+  parse(size);
+  if (repaired) checksum_repaired(size);
+  else checksum(size);
+  reply(size);
 }
 
 // Asks the kernel itself: libc's function has no frame, which would hide the one that calls it.
@@ -68,7 +69,7 @@ int main(int argc, char **argv) {
   double seconds = atof(argv[1 + repaired]);
   long requests = 0;
   while (cpu_seconds() < seconds) {
-    serve(repaired);
+    serve(500 + random() % 1000, repaired);
     requests++;
   }
   printf("answered %ld requests in %s s of CPU time\n", requests, argv[1 + repaired]);

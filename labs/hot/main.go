@@ -3,6 +3,7 @@ package main
 
 import (
 	"fmt"
+	"math/rand"
 	"os"
 	"strconv"
 	"time"
@@ -11,13 +12,13 @@ import (
 var result uint64
 
 //go:noinline
-func parse() { result = turn(result, 10000) }
+func parse(size int) { result = turn(result, 10*size) }
 
 //go:noinline
-func checksum() { result = turn(result, 70000) }
+func checksum(size int) { result = turn(result, 70*size) }
 
 //go:noinline
-func reply() { result = turn(result, 20000) }
+func reply(size int) { result = turn(result, 20*size) }
 
 // Small enough to be copied into its callers, so it has no frame of its own.
 func turn(x uint64, turns int) uint64 {
@@ -28,10 +29,10 @@ func turn(x uint64, turns int) uint64 {
 }
 
 //go:noinline
-func serve() {
-	parse()
-	checksum()
-	reply()
+func serve(size int) {
+	parse(size)
+	checksum(size)
+	reply(size)
 }
 
 func main() {
@@ -43,7 +44,7 @@ func main() {
 	end := time.Now().Add(time.Duration(seconds * float64(time.Second)))
 	requests := 0
 	for time.Now().Before(end) {
-		serve()
+		serve(500 + rand.Intn(1000))
 		requests++
 	}
 	fmt.Println("answered", requests, "requests")

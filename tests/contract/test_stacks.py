@@ -150,7 +150,7 @@ def test_a_full_table_loses_stacks_and_says_so(lab: Lab, touching: str) -> None:
         frame = prog.stacks()
     assert frame.attrs["total"] == 555
     assert frame.attrs["lost"] == 401 + 53, "the first stack has the only place"
-    assert _named(frame) == {(): 454, ("main", "warm", "touch"): 101}
+    assert _named(frame) == {("[lost]",): 454, ("main", "warm", "touch"): 101}
 
 
 def test_what_holds_no_stacks_is_refused(lab: Lab) -> None:

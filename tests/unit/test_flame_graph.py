@@ -17,10 +17,8 @@ MAIN, HOT = Frame("main", "user", "hot"), Frame("checksum", "user", "hot")
 READ = Frame("vfs_read", "kernel", "kernel")
 
 
-def stacks(*rows: tuple[tuple[Any, ...], int], **attrs: Any) -> pd.DataFrame:
-    frame = pd.DataFrame(rows, columns=["stack", "value"]).assign(comm="hot")
-    frame.attrs.update(attrs)
-    return frame
+def stacks(*rows: tuple[tuple[Any, ...], int]) -> pd.DataFrame:
+    return pd.DataFrame(rows, columns=["stack", "value"]).assign(comm="hot")
 
 
 SEVENTY = stacks(((MAIN, HOT), 70), ((MAIN, READ), 20), ((MAIN,), 10))
@@ -55,11 +53,12 @@ def test_what_is_narrower_than_a_pixel_is_counted() -> None:
 
 
 def test_what_is_missing_is_said() -> None:
-    frame = SEVENTY.copy()
-    frame.attrs.update(lost=17, unknown=31, unknown_modules=["", "libc.so.6"])
+    nameless = [Frame("[unknown]", "user", module) for module in ("", "libc.so.6")]
+    lost = Frame("[lost]", "user", "")
+    frame = stacks(((MAIN, HOT), 52), ((MAIN, *nameless), 31), ((lost,), 17))
     words = " ".join(plots.flame_graph(frame).words)
     assert "Lost: 17 samples (17.0 %)" in words
-    assert "functions in 31.0 % of all (code of no file, libc.so.6)" in words
+    assert "functions in 31 samples (31.0 %), of code of no file, libc.so.6." in words
 
 
 def test_no_samples_are_no_flames() -> None:
