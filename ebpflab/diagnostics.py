@@ -57,7 +57,7 @@ _CLANG_HINTS = (
         "BPF divides unsigned numbers only (until LLVM 18): make both sides of / or % unsigned.",
     ),
     (
-        r"argument may not have 'void' type|incomplete type 'void'",
+        r"argument may not have 'void' type|incomplete type 'void'|'void' must be the first",
         "`void name` is not a C parameter: write `void *ctx`, or `struct pt_regs *ctx`.",
     ),
     (
@@ -84,6 +84,10 @@ _CLANG_HINTS = (
     (
         r"no member named '\w+' in 'struct tracepoint__(?P<category>\w+?)__(?P<name>\w+)'",
         "The fields of this tracepoint: lab.tracepoint_format('{category}:{name}').",
+    ),
+    (
+        r"redefinition of",
+        "This name is taken, by the kernel's headers or further up in the program. Choose another.",
     ),
     (
         r"use of undeclared identifier",

@@ -93,11 +93,13 @@ def test_a_line_that_is_not_the_readers_is_quoted_without_a_number() -> None:
     ("what", "cure"),
     [
         ("argument may not have 'void' type", "void *ctx"),
+        ("'void' must be the first and only parameter if specified", "void *ctx"),
         ("call to undeclared function 'strlen'", "no function or BPF helper"),
         ("incomplete definition of type 'struct task_struct'", "#include <linux/sched.h>"),
         ("variable has incomplete type 'struct pt_regs'", "#include <uapi/linux/ptrace.h>"),
         ("incomplete definition of type 'struct own'", "include the kernel header that defines"),
         ("'stdio.h' file not found", "of the C library"),
+        ("redefinition of 'key'", "This name is taken"),
         (
             "no member named 'pidd' in 'struct tracepoint__sched__sched_switch'",
             "lab.tracepoint_format('sched:sched_switch')",

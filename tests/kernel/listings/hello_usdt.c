@@ -1,0 +1,5 @@
+#include <sys/sdt.h>
+
+int main() {
+  DTRACE_PROBE("hello-usdt", "probe-main");
+}
