@@ -101,6 +101,10 @@ _VERIFIER_HINTS = (
         " `if (!pointer) return 0;`",
     ),
     (
+        r"register R0 has .* should have been in \[-4095, 0\]",
+        "An LSM_PROBE answers 0 for yes, and minus the number of an error for no: -1 is EPERM.",
+    ),
+    (
         r"invalid bpf_context access",
         "There is no such argument or field. A KFUNC_PROBE takes the arguments of the kernel's"
         " function, in order; a KRETFUNC_PROBE all of them and then what it returns.",
