@@ -116,8 +116,8 @@ def test_the_exercises_know_right_from_wrong(kretprobes: Chapter) -> None:
     needed += [f"exercise-{cell}" for cell in ("1-answer", "1-check", "2-answer", "2-check")]
     answers = {"exercise-1-answer": "rows, failures = n + 2, n", "exercise-2-answer": SOLUTION}
     solved = run("02-kretprobes", answers, only=needed)
-    assert solved.text("exercise-1-check").count("(right)") == 2
-    assert "(right)" in solved.text("exercise-2-check")
+    assert solved.text("exercise-1-check").count("right: ") == 2
+    assert "right: " in solved.text("exercise-2-check")
 
 
 def test_the_solution_is_the_one_that_the_chapter_shows(kretprobes: Chapter) -> None:

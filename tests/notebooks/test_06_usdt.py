@@ -132,8 +132,8 @@ def test_the_exercises_know_right_from_wrong(usdt: Chapter) -> None:
         "exercise-2-answer": SOLUTION,
     }
     solved = run("06-usdt", answers, only=needed)
-    assert solved.text("exercise-1-verdict").count("(right)") == 4
-    assert "(right)" in solved.text("exercise-2-check")
+    assert solved.text("exercise-1-verdict").count("right: ") == 4
+    assert "right: " in solved.text("exercise-2-check")
 
 
 def test_the_solution_is_the_one_that_the_chapter_shows(usdt: Chapter) -> None:

@@ -47,6 +47,7 @@ ROOMS = (
     "perf",
     "program",
     "lab",
+    "check",
     "fleet",
     "notebook",
     "cli",

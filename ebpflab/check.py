@@ -1,0 +1,228 @@
+"""Exercises, checked by what a workload has made in the kernel and not by their text.
+
+    run      a workload with secret random counts      -> Task
+    answers  predictions, against what was counted     -> Verdict
+    counts   a learner's own table, against the secrets -> Verdict
+    measured a learner's own measurement, likewise      -> Verdict
+
+The workload's words hold names in braces, `run` draws a number for each, and whoever wants to be
+right must count: another run has other numbers. A Verdict is true or false, and says what is off
+("one too many", "a million times too much") without ever holding the number that was due.
+
+>>> task = check.run(lab, ["/bin/dd", "bs=7", "count={n}"], n=(5, 40))      # doctest: +SKIP
+>>> check.counts(prog["writes"].frame(), {task.pid: "n"}, task)             # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+if TYPE_CHECKING:
+    from ebpflab.lab import Lab
+
+Number = int | float
+Formula = int | float | str
+"""A number, or arithmetic with the names of a task's secrets: ``"2 * n + 1"``."""
+
+_FACTORS = {
+    1e3: "a thousand times too much: nanoseconds where microseconds are meant, or the like?",
+    1e6: "a million times too much: nanoseconds where milliseconds are meant, or the like?",
+    1e9: "a thousand million times too much: nanoseconds where seconds are meant?",
+    1e-3: "a thousandth of it: microseconds where nanoseconds are meant, or the like?",
+    1e-6: "a millionth of it: milliseconds where nanoseconds are meant, or the like?",
+    1e-9: "a thousand-millionth of it: seconds where nanoseconds are meant?",
+}
+_BOTH_IDS = (
+    "the key is the whole of bpf_get_current_pid_tgid(), which is two ids: the process is its"
+    " upper half (>> 32)"
+)
+_EMPTY = (
+    "the table is empty: is the function attached, and does every way through it get as far as"
+    " the line that counts?"
+)
+
+
+@dataclass(frozen=True)
+class Task:
+    """A workload that has run; ``secrets`` are its counts, which are not shown."""
+
+    pid: int
+    returncode: int
+    stdout: str
+    secrets: Mapping[str, int] = field(default_factory=dict, repr=False)
+
+    def value(self, formula: Formula) -> Number:
+        """What a formula comes to with the secrets. Raises ValueError where it is none."""
+        if not isinstance(formula, str):
+            return formula
+        try:
+            value = eval(formula, {"__builtins__": {}}, dict(self.secrets))  # the learner's own
+        except Exception as error:
+            names = ", ".join(self.secrets) or "nothing"
+            raise ValueError(f"{formula!r} is no formula of {names} ({error})") from None
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise ValueError(f"{formula!r} is no number")
+        return value
+
+
+class Verdict:
+    """Whether an exercise is done, and what is off; true where all of it is right."""
+
+    def __init__(self, problems: Mapping[str, str | None]) -> None:
+        self.problems = dict(problems)
+        """What was looked at, and what is off with it; None where it is right."""
+
+    def __bool__(self) -> bool:
+        return all(problem is None for problem in self.problems.values())
+
+    def __repr__(self) -> str:
+        return "\n".join(
+            f"right: {what}" if problem is None else f"not yet: {what}: {problem}"
+            for what, problem in self.problems.items()
+        )
+
+
+def run(
+    lab: Lab,
+    argv: Sequence[str],
+    *,
+    env: dict[str, str] | None = None,
+    **secrets: tuple[int, int],
+) -> Task:
+    """Run a command on the traced machine, ``{name}`` in its words being a secret random number.
+
+    Each of ``secrets`` is a lowest and a highest number. Raises what `Lab.run` raises.
+    """
+    drawn = {name: random.randint(*limits) for name, limits in secrets.items()}
+    done = lab.run([_filled(word, drawn) for word in argv], env=env)
+    return Task(done.pid, done.returncode, done.stdout, drawn)
+
+
+def repeated(command: str, times: str = "{n}") -> list[str]:
+    """A shell that runs ``command`` so many times, and starts nothing else.
+
+    Counting is done by builtins, and the last ``:`` keeps the shell from becoming the last
+    command. The counter is ``$i``, from 0 on.
+
+    >>> repeated("/bin/true")[:2]
+    ['/bin/sh', '-c']
+    """
+    return ["/bin/sh", "-c", f"i=0; while [ $i -lt {times} ]; do {command}; i=$((i + 1)); done; :"]
+
+
+def answers(
+    given: Mapping[str, Formula | None],
+    seen: Mapping[str, Number],
+    task: Task | None = None,
+    *,
+    within: float = 0.0,
+) -> Verdict:
+    """Compare predictions with what the kernel has seen, by the same names.
+
+    A prediction is a number, a formula of the task's secrets, or None for none yet. ``within`` is
+    the part by which it may be off. What was seen is not told.
+    """
+    task = task or Task(0, 0, "")
+    return Verdict({what: _judged(given.get(what), seen[what], task, within) for what in seen})
+
+
+def counts(
+    found: pd.DataFrame | Mapping[Any, Number],
+    due: Mapping[Any, Formula],
+    task: Task | None = None,
+    *,
+    slips: Mapping[str, str] | None = None,
+    mistaken: Mapping[str, Collection[Any]] | None = None,
+    exactly: bool = False,
+) -> Verdict:
+    """Compare a table that the learner's program has filled with what is due by the secrets.
+
+    ``found`` is a table's frame, its last column the counts. ``slips`` tells what a wrong count
+    means: formula to words; ``mistaken`` what a wrong key is: words to keys. Other keys than
+    those of ``due`` are let pass, since the machine does other things, too, unless ``exactly``.
+    """
+    table, task = _mapping(found), task or Task(0, 0, "")
+    if not table:
+        return Verdict({"your table": _EMPTY})
+    problems: dict[str, str | None] = {}
+    for key, formula in due.items():
+        if key in table:
+            wrong = _wrong_count(table[key], task.value(formula), task, slips or {})
+            problems[f"the count of {key!r}"] = wrong
+        else:
+            problems["the keys"] = _wrong_key(key, table, mistaken or {})
+    if exactly and set(table) - set(due):
+        problems["the other keys"] = "there is a key that no part of the workload has made"
+    return Verdict(problems)
+
+
+def measured(
+    what: str, found: Number, due: Formula, task: Task, *, within: float = 0.25
+) -> Verdict:
+    """Compare a measurement with what is due by the secrets, give or take the part ``within``."""
+    return Verdict({what: _off(found, task.value(due), within)})
+
+
+def _filled(word: str, secrets: Mapping[str, int]) -> str:
+    for name, number in secrets.items():
+        word = word.replace("{" + name + "}", str(number))
+    return word
+
+
+def _mapping(found: pd.DataFrame | Mapping[Any, Number]) -> dict[Any, Number]:
+    if not isinstance(found, pd.DataFrame):
+        return dict(found)
+    *keys, values = (found[column].tolist() for column in found)
+    return dict(zip(keys[0] if len(keys) == 1 else zip(*keys, strict=True), values, strict=True))
+
+
+def _judged(given: Formula | None, seen: Number, task: Task, within: float) -> str | None:
+    if given is None:
+        return "no answer yet"
+    try:
+        return _off(task.value(given), seen, within)
+    except ValueError as error:
+        return str(error)
+
+
+def _wrong_count(got: Number, due: Number, task: Task, slips: Mapping[str, str]) -> str | None:
+    if got == due:
+        return None
+    for formula, meaning in slips.items():
+        if got == task.value(formula):
+            return meaning
+    return _off(got, due, 0.0)
+
+
+def _wrong_key(
+    key: Any, table: Mapping[Any, Number], mistaken: Mapping[str, Collection[Any]]
+) -> str:
+    for meaning, keys in mistaken.items():
+        if set(keys) & set(table):
+            return meaning
+    numbers = [other for other in table if isinstance(other, int)]
+    if isinstance(key, int) and any(other >> 32 == key > 0 for other in numbers):
+        return _BOTH_IDS
+    return "one that the workload must have made is missing"
+
+
+def _off(got: Number, due: Number, within: float) -> str | None:
+    """What is off, in words that do not give away ``due``."""
+    if math.isclose(got, due, rel_tol=0, abs_tol=within * abs(due)):
+        return None
+    if got == 0:
+        return "nothing was counted"
+    for factor, meaning in _FACTORS.items():
+        if due and math.isclose(got, factor * due, rel_tol=max(within, 1e-9)):
+            return meaning
+    if not within and abs(got - due) == 1:
+        return "one too many" if got > due else "one too few"
+    if due and math.isclose(got, 2 * due, rel_tol=within / 2):
+        return "twice as much: are entries and returns both counted, or is it attached twice?"
+    return "too many" if got > due else "too few"
