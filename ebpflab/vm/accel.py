@@ -58,7 +58,9 @@ def verdict(image: Path, arch: str) -> Accel | None:
 
 
 def record(image: Path, arch: str, found: Accel) -> None:
-    """Keep a verdict; later guests go by it."""
+    """Keep a verdict; later guests go by it. Of everybody's image only its owner can."""
+    if not os.access(image, os.W_OK):
+        return
     text = json.dumps({**asdict(found), "of": _circumstances(arch)})
     draft = image / f"accel.json.{os.getpid()}"
     draft.write_text(text)

@@ -10,6 +10,10 @@
             warm-KEY/       a guest saved while it waits for an agent (see warm.py)
             .building-*/    the same, being made
 
+    /var/cache/ebpflab/vm/  the same for everybody on this machine: whoever may write there
+                            (`sudo XDG_CACHE_HOME=/var/cache ebpflab vm build`) made it, and
+                            others only read it. Their guests share its pages.
+
 Locks are flock(2) on descriptors, so the kernel lets go of them when their holder dies; a
 guest's lock is inherited by QEMU itself and lasts exactly as long as it runs.
 """
@@ -30,6 +34,7 @@ from ebpflab.errors import MissingTool, VMError
 from ebpflab.targets.base import Progress
 from ebpflab.vm import process
 
+EVERYBODYS = Path("/var/cache/ebpflab/vm")
 _TREE_NOTE = "tree-is-at"
 _WAIT_NOTE_SECONDS = 5.0
 
@@ -41,7 +46,14 @@ def root() -> Path:
 
 
 def image_directory(image_hash: str) -> Path:
-    return root() / image_hash
+    """Where an image is, or is to be made: one's own before everybody's."""
+    own, everybodys = root() / image_hash, EVERYBODYS / image_hash
+    return everybodys if is_image(everybodys) and not is_image(own) else own
+
+
+def is_image(path: Path) -> bool:
+    """Whether there is a complete image at ``path``."""
+    return (path / "image.json").exists()
 
 
 def image_directories() -> list[Path]:
@@ -93,6 +105,7 @@ def fresh_directory(final: Path) -> Iterator[Path]:
     building = Path(tempfile.mkdtemp(prefix=".building-", dir=final.parent))
     try:
         yield building
+        _open_to_readers(building)
         _sync(building)
         building.rename(final)
     except OSError as error:
@@ -128,7 +141,7 @@ def tree_parent() -> Path:
 def hold(image: Path) -> int:
     """A descriptor that keeps `remove` from ``image`` while it, or a copy of it, is open."""
     try:
-        lock = os.open(image / "in-use", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        lock = _in_use(image)
     except FileNotFoundError:
         raise VMError(f"The guest's image {image.name} was removed meanwhile.") from None
     # Between the open and the lock, `remove` may have taken the image away.
@@ -136,6 +149,15 @@ def hold(image: Path) -> int:
         os.close(lock)
         raise VMError(f"The guest's image {image.name} is being removed.")
     return lock
+
+
+def _in_use(image: Path) -> int:
+    """The file to lock, open for reading, which is all that flock(2) wants."""
+    path = image / "in-use"
+    try:
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return os.open(path, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
 
 
 def remove(hash_prefix: str) -> None:
@@ -146,7 +168,7 @@ def remove(hash_prefix: str) -> None:
         found = "several images begin" if len(matches) > 1 else "no image begins"
         raise VMError(f"Nothing was removed: {found} with {hash_prefix!r}. Images: {known}.")
     (image,) = matches
-    lock = os.open(image / "in-use", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    lock = _in_use(image)
     try:
         # A guest that was just closed may take a moment to let go of its memory.
         deadline = time.monotonic() + 2
@@ -185,6 +207,13 @@ def check_free_space(needs: dict[Path, int]) -> None:
                 needed_bytes=size,
                 free_bytes=free,
             )
+
+
+def _open_to_readers(building: Path) -> None:
+    """There are no secrets in an image: who may read it is up to the directories above."""
+    for path in building.rglob("*"):
+        path.chmod(path.stat().st_mode | 0o444)
+    building.chmod(0o755)
 
 
 def out_of_space(path: Path) -> VMError:

@@ -51,8 +51,7 @@ class Guest:
                 inherit=(wire.fileno(), monitor.fileno(), output, lock),
                 output=subprocess.DEVNULL,
                 error=self._errors,
-                # Where QEMU makes the overlay: on the disk of the images, not in memory.
-                env={**os.environ, "TMPDIR": str(image)},
+                env={**os.environ, "TMPDIR": str(_overlay_directory(image))},
             )
         except BaseException:
             self.wire.close()
@@ -161,6 +160,12 @@ class Guest:
         if shown:
             words += " The end of its console:\n" + "\n".join(f"    {line}" for line in shown)
         return words
+
+
+def _overlay_directory(image: Path) -> Path:
+    """Where QEMU makes the overlay: on the disk of the images, not in memory; or, for an image
+    that is everybody's, where a user may keep large files."""
+    return image if os.access(image, os.W_OK) else cache.tree_parent()
 
 
 def _contents(descriptor: int) -> str:

@@ -49,7 +49,7 @@ _PHASES = {
 
 def is_complete(path: Path) -> bool:
     """Whether there is an image at ``path``."""
-    return (path / "image.json").exists()
+    return cache.is_image(path)
 
 
 def check_tools() -> None:

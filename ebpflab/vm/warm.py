@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import shutil
 import socket
@@ -53,6 +54,12 @@ def warm(image: Path, machine: qemu.Machine, progress: Progress) -> Path:
     final = directory(image, machine)
     if final.exists():
         return final
+    if not os.access(image, os.W_OK):
+        raise VMError(
+            f"The image {image} is not yours to write, and holds no guest saved for"
+            f" {machine.accel} by the QEMU that is installed now. Its owner makes one with"
+            " `ebpflab vm build`."
+        )
     cache.check_free_space({image: 2 * qemu.MEMORY_MIB << 20})
     steps = Steps("warming the guest", progress)
     with cache.fresh_directory(final) as building:

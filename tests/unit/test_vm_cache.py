@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import multiprocessing
 import os
 import shutil
@@ -37,6 +38,7 @@ def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "tmp").mkdir()
     monkeypatch.setenv("PATH", f"{directory}:{os.environ['PATH']}")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(cache, "EVERYBODYS", tmp_path / "everybodys")
     monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     monkeypatch.setattr(image, "_contained", lambda: [])
@@ -254,3 +256,25 @@ def _lives(pid: int) -> bool:
     except FileNotFoundError:
         return False
     return state != "Z"
+
+
+def test_everybodys_image_is_taken_where_one_has_none(programs: Path, tmp_path: Path) -> None:
+    name = recipe.current().hash
+    assert cache.image_directory(name) == cache.root() / name
+    own = build()
+    own.rename(tmp_path / "moved")
+    cache.EVERYBODYS.mkdir()
+    (tmp_path / "moved").rename(cache.EVERYBODYS / name)
+    assert cache.image_directory(name) == cache.EVERYBODYS / name
+    assert build() == cache.EVERYBODYS / name  # there is nothing to build
+    shutil.copytree(cache.EVERYBODYS / name, own)
+    assert cache.image_directory(name) == own
+
+
+def test_an_image_can_be_read_and_held_by_who_may_not_write_it(programs: Path) -> None:
+    path = build()
+    os.close(cache.hold(path))  # the first guest makes the file
+    lock = cache.hold(path)
+    assert fcntl.fcntl(lock, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY
+    os.close(lock)
+    assert all(each.stat().st_mode & 0o044 == 0o044 for each in (path, *path.rglob("*")))
