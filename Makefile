@@ -9,10 +9,10 @@ MYPY_FOLDER := MYPYPATH=. ../../$(BIN)/mypy --config-file ../../pyproject.toml \
 NOTEBOOKS := $(wildcard notebooks/*.ipynb)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lab test check vm book clean
+.PHONY: help setup lab test check vm book recordings clean
 
 help: ## show this list
-	@sed -n 's/^\([a-z]*\):.*## /  make \1	/p' Makefile | expand -t 16
+	@sed -n 's/^\([a-z]*\):.*## /  make \1	/p' Makefile | expand -t 20
 
 setup: ## install what is missing: system packages, .venv, the guest if needed
 	@$(SETUP) setup
@@ -43,6 +43,11 @@ book: ## run every chapter, and make a site of them in build/book
 	@$(SETUP) book
 	@$(BIN)/sphinx-build -W --keep-going -c book . build/book
 	@echo "The book: build/book/index.html"
+
+recordings: ## renew the recordings of chapters that have changed
+	@$(SETUP) vm
+	@$(SETUP) tools
+	@$(BIN)/ebpflab record
 
 clean: ## remove .venv and every cache in this folder (not the guest: `ebpflab vm rm`)
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist

@@ -6,8 +6,14 @@ where they lie. A chapter that fails, and any warning of sphinx, fails the build
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
+from typing import Any
+
+from ebpflab import vm
+from ebpflab.errors import TargetError
+from ebpflab.targets import choose
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -34,6 +40,24 @@ nb_mime_priority_overrides = [
 ]
 myst_fence_as_directive = ["mermaid"]
 myst_heading_anchors = 3
+
+# Where the set-up could build no guest, Lab() would try again in each chapter.
+try:
+    _name = choose("auto")[0].name
+except TargetError:
+    _name = ""
+if not _name or (_name == "vm" and not any(image.current for image in vm.images())):
+    os.environ["EBPFLAB_TARGET"] = "replay"
+
+
+def setup(app: Any) -> None:
+    """Tell each chapter its name, as Jupyter's server does: a recording is found by it."""
+
+    def tell(_: Any, document: str, __: list[str]) -> None:
+        os.environ["JPY_SESSION_NAME"] = f"{document}.ipynb"
+
+    app.connect("source-read", tell)
+
 
 templates_path = ["templates"]
 html_additional_pages = {"index": "redirect.html"}  # the book's own index is a folder below

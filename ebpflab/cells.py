@@ -28,7 +28,7 @@ def current() -> tuple[str, int] | None:
     if kernel is None:
         return None
     parent = kernel.get_parent("shell") or {}
-    cell = parent.get("metadata", {}).get("cellId") or shell.user_ns["In"][-1]
+    cell = parent.get("metadata", {}).get("cellId") or shell.history_manager.input_hist_raw[-1]
     return str(cell), int(shell.execution_count)
 
 

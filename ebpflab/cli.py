@@ -2,6 +2,7 @@
 
     ebpflab doctor         what this machine can trace, and what Lab() would choose
     ebpflab vm             build, list, enter and remove the guest
+    ebpflab record         run a chapter, and keep what Lab("replay") will play
     ebpflab setup-sudo     let one user start the agent as root, and nothing else
 
 An error of ours ends a command with one message and exit status 1, never a traceback; Ctrl-C
@@ -17,6 +18,7 @@ import sys
 import textwrap
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from importlib.metadata import version
+from pathlib import Path
 
 from ebpflab.agent import features as agent_features
 from ebpflab.errors import EbpflabError, TargetError
@@ -57,6 +59,10 @@ def _parser() -> argparse.ArgumentParser:
 
     _add_vm(commands.add_parser("vm", help="build, list, enter and remove the guest"))
 
+    _add_record(
+        commands.add_parser("record", help="run a chapter, and keep what Lab('replay') will play")
+    )
+
     sudo = commands.add_parser(
         "setup-sudo",
         help="let one user start the agent as root, and nothing else",
@@ -80,6 +86,17 @@ def _add_vm(parser: argparse.ArgumentParser) -> None:
     remove = actions.add_parser("rm", help="remove an image")
     remove.add_argument("hash", help="its hash, or the beginning of it, as `vm list` shows it")
     remove.set_defaults(command=_vm_remove)
+
+
+def _add_record(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Run notebooks from top to bottom against a kernel, and keep all that crosses the wire as"
+        " the recording of that chapter. Without names: the chapters of notebooks/ whose"
+        " recording does not fit them any more."
+    )
+    parser.add_argument("notebooks", nargs="*", type=Path, metavar="NOTEBOOK")
+    parser.add_argument("--target", default="vm", help="whose kernel (default: vm)")
+    parser.set_defaults(command=_record)
 
 
 # --- doctor --------------------------------------------------------------------------
@@ -166,6 +183,23 @@ def _vm_remove(arguments: argparse.Namespace) -> int:
 
     vm.remove(arguments.hash)
     print("Removed. `ebpflab vm build` makes it again.")
+    return 0
+
+
+# --- recordings ----------------------------------------------------------------------
+
+
+def _record(arguments: argparse.Namespace) -> int:
+    from ebpflab import chapters
+
+    notebooks = arguments.notebooks or [
+        path for path in sorted(Path("notebooks").glob("*.ipynb")) if chapters.stale(path)
+    ]
+    for notebook in notebooks:
+        path = chapters.record(notebook, arguments.target, lambda text: print(text, flush=True))
+        print(f"{path}: {path.stat().st_size:,} bytes", flush=True)
+    if not notebooks:
+        print("The recording of every chapter of notebooks/ fits it.")
     return 0
 
 

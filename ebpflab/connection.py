@@ -87,6 +87,11 @@ class Connection:
             self._sinks[stream] = tuple(s for s in self._sinks.get(stream, ()) if s != sink)
 
     @property
+    def recorded(self) -> bool:
+        """Whether nothing comes by itself: a recording is played."""
+        return self._transport.recorded
+
+    @property
     def lost(self) -> errors.TargetError | None:
         """Why the agent is gone, or None while it is there."""
         return self._lost
@@ -104,6 +109,7 @@ class Connection:
             # find that they did.
             if self._lost is not None:
                 raise self._lost
+            self._transport.asking(ident)
             self._outgoing.put(frame)
             answer = future.result()
         finally:

@@ -19,6 +19,7 @@
     ├── PlotError              a picture cannot be drawn from this frame
     ├── RecordingError         a recording could not be written or read
     ├── WorkloadError          a command of lab.run or lab.start could not be run
+    ├── NotRecorded            a recording was asked for what it does not hold
     └── AgentFault             the agent failed in a way it has no name for
 
 Each message says what was attempted, what went wrong, and the likely reason or the fix.
@@ -133,6 +134,10 @@ class PlotError(EbpflabError):
 
 class RecordingError(EbpflabError):
     """A recording could not be written, or a file is none."""
+
+
+class NotRecorded(EbpflabError):
+    """A lab that plays a recording was asked for what was not asked when it was made."""
 
 
 class WorkloadError(EbpflabError):

@@ -46,8 +46,9 @@ class Completed:
 class Lab(Closing):
     """A machine to trace. Also a context manager; `close` detaches and ends everything.
 
-    ``target`` is "auto" (the first of local and vm that can do what the chapters need), "local",
-    "vm", or another machine as "ssh://user@host". The environment variable EBPFLAB_TARGET
+    ``target`` is "auto" (the first of local, vm and replay that can do what the chapters need),
+    "local", "vm", another machine as "ssh://user@host", or "replay", which plays the recording of
+    the chapter that runs ("replay:01-kprobes" names one). The environment variable EBPFLAB_TARGET
     overrides "auto". Raises a TargetError that says what to do when no machine can be had.
 
     >>> with Lab() as lab:                                            # doctest: +SKIP
@@ -75,8 +76,12 @@ class Lab(Closing):
         self._hello = hello
         self._idents = itertools.count(1)
         self._programs: weakref.WeakSet[Program] = weakref.WeakSet()
+        self.recording: dict[str, Any] | None = hello.get("recording")
+        """Where nothing is traced: chapter, date and target of the recording that is played."""
         if why:
             notice(why)
+        if self.recording is not None:
+            notice(f"Nothing is traced: this is {self._described()}.")
         cells.adopt(self)
 
     @property
@@ -91,7 +96,15 @@ class Lab(Closing):
             "arch": self.arch,
             "bcc": self.bcc_version,
             "clock_offset_ns": self._hello["clock_offset_ns"],
+            **({"recorded": self.recording["date"]} if self.recording else {}),
         }
+
+    def _described(self) -> str:
+        """The machine in words, and when it was recorded."""
+        machine = f"Linux {self.kernel} {self.arch}, BCC {self.bcc_version}"
+        if self.recording is None:
+            return machine
+        return f"a recording of {machine}, made on {self.recording['date'][:10]}"
 
     # -- programs ----------------------------------------------------------------------------
 
@@ -179,7 +192,7 @@ class Lab(Closing):
     def features(self) -> pd.DataFrame:
         """What the traced machine can do: feature, status (yes, no, unknown), reason, fix."""
         rows = self._connection.request("features")["features"]
-        if self.target == "vm":
+        if "vm" in (self.target, (self.recording or {}).get("target")):
             rows = [row for row in rows if row["feature"] not in HOSTING]
         return features_frame(rows)
 
@@ -268,10 +281,7 @@ class Lab(Closing):
         headers = self._hello.get("headers")
         borrowed = f", borrowed headers of {headers}" if headers not in (None, self.kernel) else ""
         state = ", closed" if self.closed else ""
-        return (
-            f"<Lab {self.target!r}: Linux {self.kernel} {self.arch}, BCC {self.bcc_version}"
-            f"{borrowed}{state}>"
-        )
+        return f"<Lab {self.target!r}: {self._described()}{borrowed}{state}>"
 
     def _repr_html_(self) -> str:
         """Which machine is traced, and which programs are there; for notebooks."""
@@ -280,6 +290,8 @@ class Lab(Closing):
             ("BCC", self.bcc_version),
             ("kernel headers", self._hello.get("headers") or ""),
         ]
+        if self.recording is not None:
+            facts.insert(0, ("recording", f"of {self.recording['date'][:10]}; nothing is traced"))
         card = rich.card(f"Lab {self.target!r}{', closed' if self.closed else ''}", facts)
         open_ones = [program for program in self._programs if not program.closed]
         rows = [(", ".join(p.functions), "; ".join(p.attached) or "-") for p in open_ones]

@@ -182,7 +182,7 @@ class EventSource(ABC):
                 recorder.write(frame, lost)
 
     def _wait(self, seconds: float | None, rows: int | None, began: float) -> None:
-        if seconds is None and rows is None:
+        if (seconds is None and rows is None) or self._connection.recorded:
             return
         deadline = None if seconds is None else began + seconds
         with self._arrived:

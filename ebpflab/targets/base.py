@@ -21,6 +21,11 @@ class Transport(ABC):
     writer: int
     set_clock: bool = False
     """True when the agent should set its machine's clock from ours (a resumed guest)."""
+    recorded: bool = False
+    """True when events come with answers alone, so that waiting for them is in vain."""
+
+    def asking(self, ident: int) -> None:  # noqa: B027 - most need not know
+        """Called before request ``ident`` is sent, in the thread that asks."""
 
     @abstractmethod
     def close(self) -> None:

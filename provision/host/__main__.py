@@ -4,7 +4,8 @@
     lab     the same, then JupyterLab on notebooks/
     vm      the same as setup, with the guest in any case
     test    the same as vm, with compilers and a browser for the tests
-    book    the same as vm, with sphinx, and a browser that draws the diagrams
+    book    the same as vm, with sphinx, and a browser that draws the diagrams; where no guest
+            can be had, the chapters' recordings do
     tools   .venv alone, with what `make check` needs
 
 Each step looks first and does nothing where nothing is missing, so that a second `make lab`
@@ -44,7 +45,7 @@ then:
   python3 -m venv .venv
   .venv/bin/pip install -c constraints.txt -e '.[lab]'
   .venv/bin/ebpflab doctor          # says what is still missing
-  .venv/bin/jupyter lab notebooks
+  .venv/bin/jupyter lab notebooks   # where nothing can be traced, chapters play recordings
 On macOS or Windows, do `make lab` inside of a Linux virtual machine (Debian 13 is the safest
 choice), and open the address it prints through a forwarded port: ssh -L 8888:127.0.0.1:8888"""
 
@@ -74,12 +75,18 @@ def prepare(goal: str) -> None:
     environment.ensure(REPOSITORY, EXTRAS.get(goal, ("lab",)))
     if goal == "tools":
         return
-    packages.ensure(packages.for_tracing(testing) + (packages.FOR_TESTS if testing else []))
     if goal in ("test", "book"):
         packages.ensure(packages.for_browser())
         if not shutil.which("chromium"):
             install_browser()
-    prepare_guest(always=goal in ("vm", "test", "book"))
+    try:
+        packages.ensure(packages.for_tracing(testing) + (packages.FOR_TESTS if testing else []))
+        prepare_guest(always=goal in ("vm", "test", "book"))
+    except Stop as stop:
+        if goal != "book":
+            raise
+        say(f"No machine to trace: {stop}")
+        say("So the book is made of the chapters' recordings, and says so on each page.")
     if goal == "lab":
         server.serve(REPOSITORY)
     say("Everything is set up.")

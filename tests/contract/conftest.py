@@ -12,8 +12,9 @@ import own_sshd
 import pytest
 import usdt_programs
 
-from ebpflab import Lab
+from ebpflab import Lab, cells, targets
 from ebpflab.targets import TARGETS
+from ebpflab.targets.recorder import RecordingTarget
 
 TARGET_C = r"""
 #include <stdio.h>
@@ -36,10 +37,21 @@ int main(int argc, char **argv) {
         pytest.param("local", marks=pytest.mark.local),
         pytest.param("ssh", marks=pytest.mark.local),
         pytest.param("vm", marks=pytest.mark.vm),
+        "replay",
     ],
 )
 def lab(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
-    """A lab on each target. A target that cannot be used here is a failure, not a skip."""
+    """A lab on each target. A target that cannot be used here is a failure, not a skip.
+
+    The last one, replay, plays what was recorded when the same tests ran on another.
+    """
+    tape = tmp_path_factory.getbasetemp() / "contract.tape.xz"
+    if request.param == "replay":
+        if not tape.exists():
+            pytest.skip("nothing was recorded: run the same tests on local or vm in this session")
+        with Lab(f"replay:{tape}") as lab:
+            yield lab
+        return
     if request.param == "ssh":
         folder = tmp_path_factory.mktemp("sshd")
         with own_sshd.serving(folder) as address, pytest.MonkeyPatch.context() as patch:
@@ -47,10 +59,33 @@ def lab(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
             with Lab(address) as lab:
                 yield lab
         return
-    reason = TARGETS[request.param]().unavailable()
+    target = TARGETS[request.param]()
+    reason = target.unavailable()
     assert reason is None, f"{request.param}: {reason}"
-    with Lab(request.param) as lab:
-        yield lab
+    recorder = RecordingTarget(target, tape, 0, naming=lambda names: [[each] for each in names])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(targets.TARGETS, "recorder", lambda: recorder)
+        with Lab("recorder") as lab:
+            yield lab
+
+
+_real_current = cells.current
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Each test is to a recording what a cell is, so that any of them can be played alone."""
+    if isinstance(item, pytest.Function):
+        params = item.callspec.params if hasattr(item, "callspec") else {}
+        if params.get("lab") == "replay" and item.get_closest_marker("takes_time"):
+            pytest.skip("is about the time that passes, and in a recording none does")
+        others = {name: value for name, value in params.items() if name != "lab"}
+        name = f"{item.path.name} {item.originalname} {others}"
+        cells.current = lambda: (name, 1)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown() -> None:
+    cells.current = _real_current
 
 
 @pytest.fixture(scope="session")

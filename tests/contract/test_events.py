@@ -217,6 +217,7 @@ def test_collect_hands_out_each_row_once(lab: Lab, program: str) -> None:
     assert len(calls.frame()) == 13, "rows stay readable after the program is closed"
 
 
+@pytest.mark.takes_time
 def test_an_interrupt_keeps_the_rows_and_the_lab(lab: Lab, program: str) -> None:
     with lab.load(RING) as prog:
         prog.attach_uprobe(name=program, sym="work", fn_name="on_work")

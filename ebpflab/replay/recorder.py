@@ -1,0 +1,115 @@
+"""A transport that keeps a tape of what goes through it."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from ebpflab import cells
+from ebpflab.agent import wire
+from ebpflab.replay.tape import Batch, Exchange, Item
+from ebpflab.targets.base import Transport
+
+
+class Asking(NamedTuple):
+    """Who asked: the run of a cell, or a thread beside the cells."""
+
+    run: tuple[str, int] | None
+    aside: bool
+
+    @classmethod
+    def here(cls) -> Asking:
+        return cls(cells.current(), threading.current_thread() is not threading.main_thread())
+
+
+Keep = Callable[[dict[str, Any], list[tuple[str, int]], list[Item]], None]
+"""Called at the end with the agent's hello, the runs of cells that asked, and the items."""
+
+
+class RecordingTransport(Transport):
+    """Passes everything on between a notebook and ``inner``, and at the end hands over the tape."""
+
+    def __init__(self, inner: Transport, keep: Keep) -> None:
+        self._inner, self._keep = inner, keep
+        self.set_clock = inner.set_clock
+        self._notebook, theirs = socket.socketpair()
+        self.reader = self.writer = self._notebook.fileno()
+        self._hello: dict[str, Any] = {}
+        self._runs: list[tuple[str, int]] = []
+        self._items: list[Item] = []
+        self._blobs: dict[int, bytearray] = {}
+        self._asked: dict[int, tuple[dict[str, Any], int, int | None, bool]] = {}
+        self._asking: dict[int, tuple[int, Asking]] = {}
+        self._ended = threading.Event()
+        inner_reader, inner_writer = os.dup(inner.reader), os.dup(inner.writer)
+        passing = (
+            (theirs.fileno(), inner_writer, self._note_request),
+            (inner_reader, theirs.fileno(), self._note_arrival),
+        )
+        self._theirs = theirs
+        for from_fd, to_fd, note in passing:
+            threading.Thread(target=self._pass, args=(from_fd, to_fd, note), daemon=True).start()
+
+    def asking(self, ident: int) -> None:
+        self._asking[ident] = len(self._items), Asking.here()
+
+    def close(self) -> None:
+        self._inner.close()
+        if not self._ended.is_set():
+            self._ended.set()
+            self._notebook.shutdown(socket.SHUT_RDWR)
+            self._keep(self._hello, self._runs, list(self._items))
+
+    def post_mortem(self) -> str:
+        return self._inner.post_mortem()
+
+    def _pass(self, from_fd: int, to_fd: int, note: Callable[[int, bytearray], None]) -> None:
+        decoder = wire.Decoder()
+        try:
+            while data := os.read(from_fd, 1 << 20):
+                decoder.feed(data)
+                for kind, payload in decoder.frames():
+                    note(kind, payload)
+                    wire.write_frame(to_fd, wire.encode(kind, payload))
+        except OSError:
+            pass
+        finally:
+            if to_fd == self._theirs.fileno():  # the agent has ended
+                self._theirs.shutdown(socket.SHUT_WR)
+
+    def _note_request(self, _: int, payload: bytearray) -> None:
+        request = wire.parse_control(payload)
+        ident = request.pop("id")
+        sent, asking = self._asking.pop(ident, (len(self._items), Asking(None, aside=True)))
+        cell = None
+        if asking.run is not None and not asking.aside:
+            if asking.run not in self._runs:
+                self._runs.append(asking.run)
+            cell = self._runs.index(asking.run)
+        self._asked[ident] = request, sent, cell, asking.aside
+
+    def _note_arrival(self, kind: int, payload: bytearray) -> None:
+        if kind == wire.BATCH:
+            stream, lost = wire.BATCH_HEADER.unpack_from(payload)
+            self._items.append(Batch(stream, lost, bytes(payload[wire.BATCH_HEADER.size :])))
+            return
+        if kind == wire.BLOB:
+            (ident,) = wire.BLOB_HEADER.unpack_from(payload)
+            self._blobs.setdefault(ident, bytearray()).extend(payload[wire.BLOB_HEADER.size :])
+            return
+        message = wire.parse_control(payload)
+        if "hello" in message:
+            self._hello = message["hello"]
+        elif "id" in message:
+            self._note_answer(message.pop("id"), message)
+
+    def _note_answer(self, ident: int, said: dict[str, Any]) -> None:
+        blob = bytes(self._blobs.pop(ident, b""))
+        request, sent, cell, aside = self._asked.pop(ident)
+        if request["op"] == "set_clock":  # part of how this agent was reached, not of the lab
+            self._hello.update(said["ok"])
+        else:
+            self._items.append(Exchange(request, said, blob, sent, cell, aside))

@@ -1,0 +1,138 @@
+"""A tape: all that crossed the wire of one lab, in the order in which the notebook got it.
+
+In a file it is, compressed by xz, a stream of frames of `ebpflab.agent.wire`:
+
+    CONTROL   first the header
+    BATCH     as it came
+    BLOB      as it came, in one piece; belongs to the exchange that follows it
+    CONTROL   an exchange: a request with its answer, where that came
+
+so ``xz -dc`` shows what is in it. Requests are kept with the cell that made them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import lzma
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ebpflab.agent import wire
+from ebpflab.errors import RecordingError
+
+FORMAT = 1
+SUFFIX = ".tape.xz"
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Records of one stream, and how many were lost until then."""
+
+    stream: int
+    lost: int
+    data: bytes
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """A request and its answer."""
+
+    asked: dict[str, Any]
+    """The request, without its number."""
+    said: dict[str, Any]
+    """``{"ok": ...}`` or ``{"fault": ...}``."""
+    blob: bytes
+    sent: int
+    """How many items of the tape had arrived when this was asked."""
+    cell: int | None
+    """Which of the header's cells asked; None outside of a notebook."""
+    aside: bool
+    """Whether it was asked beside the cells: by the thread of a live view, or a finalizer."""
+
+
+Item = Batch | Exchange
+
+
+@dataclass(frozen=True)
+class Tape:
+    """``header`` holds chapter, date, target, seed, hello (what the agent said of itself), cells.
+
+    ``cells`` has, for each cell that asked something, the names by which it can be known: its id
+    in the notebook and `text_name` of its text.
+    """
+
+    header: dict[str, Any]
+    items: list[Item]
+
+    @property
+    def programs(self) -> list[str]:
+        """The C programs that were compiled, each once, in order."""
+        loads = (item for item in self.items if isinstance(item, Exchange))
+        return list(dict.fromkeys(e.asked["source"] for e in loads if e.asked["op"] == "load"))
+
+    def save(self, path: Path) -> None:
+        """Write it, whole or not at all. Raises RecordingError."""
+        frames = [wire.control({"format": FORMAT, **self.header})]
+        for item in self.items:
+            frames += _encode(item)
+        data = b"".join(bytes(part) for frame in frames for part in frame)
+        unfinished = path.with_name(path.name + ".part")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            unfinished.write_bytes(lzma.compress(data, preset=9))
+            unfinished.replace(path)
+        except OSError as error:
+            raise RecordingError(f"Cannot write the recording {path}: {error.strerror}.") from None
+
+
+def text_name(text: str) -> str:
+    """The name of a cell by its text, for front ends that do not tell its id."""
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def load(path: Path) -> Tape:
+    """Read a tape. Raises RecordingError when it is none, or cut off."""
+    try:
+        decoder = wire.Decoder()
+        decoder.feed(lzma.decompress(path.read_bytes()))
+        frames = decoder.frames()
+        _, first = next(frames, (0, bytearray()))
+        header = wire.parse_control(first)
+        if header.pop("format", None) != FORMAT:
+            raise RecordingError(f"{path} is of another version of ebpflab: record it again.")
+        return Tape(header, list(_decode(frames)))
+    except OSError as error:
+        raise RecordingError(f"Cannot read the recording {path}: {error.strerror}.") from None
+    except (lzma.LZMAError, wire.BadFrame, KeyError, TypeError) as error:
+        raise RecordingError(f"{path} is no recording of a lab: {error}.") from None
+
+
+def _encode(item: Item) -> list[list[wire.Buffer]]:
+    if isinstance(item, Batch):
+        head = wire.BATCH_HEADER.pack(item.stream, item.lost)
+        return [wire.encode(wire.BATCH, head, item.data)]
+    control = {
+        "asked": item.asked,
+        "said": item.said,
+        "sent": item.sent,
+        "cell": item.cell,
+        "aside": item.aside,
+    }
+    chunks = range(0, len(item.blob), wire.CHUNK_BYTES)
+    blobs = [item.blob[start : start + wire.CHUNK_BYTES] for start in chunks]
+    return [*(wire.encode(wire.BLOB, blob) for blob in blobs), wire.control(control)]
+
+
+def _decode(frames: Iterator[tuple[int, bytearray]]) -> Iterator[Item]:
+    blob = bytearray()
+    for kind, payload in frames:
+        if kind == wire.BATCH:
+            stream, lost = wire.BATCH_HEADER.unpack_from(payload)
+            yield Batch(stream, lost, bytes(payload[wire.BATCH_HEADER.size :]))
+        elif kind == wire.BLOB:
+            blob += payload
+        else:
+            yield Exchange(**wire.parse_control(payload), blob=bytes(blob))
+            blob.clear()

@@ -1,0 +1,141 @@
+"""The replay target: no kernel at all, a recording of one.
+
+``Lab("replay")`` plays the recording of the chapter that runs; ``replay:01-kprobes`` names a
+chapter, ``replay:PATH`` any recording.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+from ebpflab.agent import wire
+from ebpflab.errors import RecordingError, suggest
+from ebpflab.replay import tape
+from ebpflab.replay.dice import Dice
+from ebpflab.replay.player import Player, Reply
+from ebpflab.replay.recorder import Asking
+from ebpflab.targets.base import Progress, Target, Transport
+
+CHAPTERS = Path(tape.__file__).with_name("chapters")
+"""Where the shipped recordings are."""
+
+
+class ReplayTransport(Transport):
+    """A thread that answers as an agent once did."""
+
+    recorded = True
+
+    def __init__(self, played: tape.Tape) -> None:
+        self._notebook, self._ours = socket.socketpair()
+        self.reader = self.writer = self._notebook.fileno()
+        self._player, self._asking = Player(played), dict[int, Asking]()
+        self._dice = Dice(played.header["seed"])
+        recording = {name: played.header.get(name) for name in ("chapter", "date", "target")}
+        self._hello = {**played.header["hello"], "recording": recording}
+        threading.Thread(target=self._serve, name="ebpflab replay", daemon=True).start()
+
+    def asking(self, ident: int) -> None:
+        self._asking[ident] = Asking.here()
+
+    def close(self) -> None:
+        self._dice.close()
+        try:
+            self._notebook.shutdown(socket.SHUT_RDWR)
+            self._notebook.close()
+        except OSError:
+            pass  # it was closed before
+
+    def post_mortem(self) -> str:
+        return "The recording is not played any more."
+
+    def _serve(self) -> None:
+        decoder = wire.Decoder()
+        try:
+            self._write(wire.control({"hello": self._hello}))
+            while data := self._ours.recv(1 << 16):
+                decoder.feed(data)
+                for _, payload in decoder.frames():
+                    self._answer(wire.parse_control(payload))
+        except OSError:
+            pass  # the lab was closed
+        finally:
+            self._ours.close()
+
+    def _answer(self, request: dict[str, Any]) -> None:
+        ident = request["id"]
+        # What nobody waits for comes from finalizers, whenever they run.
+        run, aside = self._asking.pop(ident, Asking(None, aside=True))
+        reply: Reply = self._player.reply(request, run, aside)
+        for batch in reply.batches:
+            head = wire.BATCH_HEADER.pack(batch.stream, batch.lost)
+            self._write(wire.encode(wire.BATCH, head, batch.data))
+        for start in range(0, len(reply.blob), wire.CHUNK_BYTES):
+            part = reply.blob[start : start + wire.CHUNK_BYTES]
+            self._write(wire.encode(wire.BLOB, wire.BLOB_HEADER.pack(ident), part))
+        self._write(wire.control({"id": ident, **reply.said}))
+
+    def _write(self, frame: list[wire.Buffer]) -> None:
+        wire.write_frame(self._ours.fileno(), frame)
+
+
+class ReplayTarget(Target):
+    """A recording: of the chapter that runs, or the one that is named."""
+
+    name = "replay"
+
+    def __init__(self, wanted: str = "") -> None:
+        self._wanted = wanted
+
+    def unavailable(self) -> str | None:
+        if self._path() is not None:
+            return None
+        if self._wanted:
+            near = suggest(self._wanted, chapters())
+            return f"there is no recording {self._wanted!r}; there are {_listed()}.{near}"
+        notebook = running_notebook()
+        where = f"the notebook {notebook!r} has none" if notebook else "this is no chapter"
+        return f"only chapters have recordings, and {where}; Lab('replay:NAME') plays {_listed()}"
+
+    def connect(self, progress: Progress) -> Transport:
+        progress("reading the recording")
+        path = self._path()
+        if path is None:
+            raise RecordingError(f"Cannot play a recording: {self.unavailable()}.")
+        return ReplayTransport(tape.load(path))
+
+    def _path(self) -> Path | None:
+        if self._wanted:
+            shipped = CHAPTERS / f"{self._wanted}{tape.SUFFIX}"
+            return next((each for each in (shipped, Path(self._wanted)) if each.is_file()), None)
+        notebook = running_notebook() or ""
+        # A copy of a chapter ("01-kprobes-Copy1") is the chapter still.
+        found = [name for name in chapters() if notebook.startswith(name)]
+        return CHAPTERS / f"{max(found, key=len)}{tape.SUFFIX}" if found else None
+
+
+def chapters() -> list[str]:
+    """The chapters that have a recording."""
+    return sorted(path.name.removesuffix(tape.SUFFIX) for path in CHAPTERS.glob(f"*{tape.SUFFIX}"))
+
+
+def running_notebook() -> str | None:
+    """The name of the notebook that runs, without its ending, where the front end tells it.
+
+    Jupyter's server says so in JPY_SESSION_NAME, VS Code in a variable of the notebook.
+    """
+    session = os.environ.get("JPY_SESSION_NAME", "")
+    if "IPython" in sys.modules:
+        from IPython.core.getipython import get_ipython
+
+        shell: Any = get_ipython()
+        session = getattr(shell, "user_ns", {}).get("__vsc_ipynb_file__", session)
+    return Path(session).stem or None
+
+
+def _listed() -> str:
+    return ", ".join(chapters()) or "none"
