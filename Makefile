@@ -9,7 +9,7 @@ MYPY_FOLDER := MYPYPATH=. ../../$(BIN)/mypy --config-file ../../pyproject.toml \
 NOTEBOOKS := $(wildcard notebooks/*.ipynb)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lab test check vm book recordings clean
+.PHONY: help setup lab test check vm book recordings bench clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z]*\):.*## /  make \1	/p' Makefile | expand -t 20
@@ -31,6 +31,8 @@ check: ## style, types, notebooks without outputs, who imports whom
 	$(BIN)/mypy
 	cd ebpflab/agent && $(MYPY_FOLDER)/agent .
 	cd provision/host && $(MYPY_FOLDER)/host .
+	cd benchmarks && MYPYPATH=.:..:../ebpflab/agent ../$(BIN)/mypy --config-file ../pyproject.toml \
+		--explicit-package-bases --cache-dir ../.mypy_cache/benchmarks .
 ifneq ($(NOTEBOOKS),)
 	$(BIN)/nbstripout --verify $(NOTEBOOKS)
 endif
@@ -48,6 +50,10 @@ recordings: ## renew the recordings of chapters that have changed
 	@$(SETUP) vm
 	@$(SETUP) tools
 	@$(BIN)/ebpflab record
+
+bench: ## compare with BCC's own loops and bpftrace; writes docs/benchmarks.md
+	@$(SETUP) bench
+	@$(BIN)/python benchmarks
 
 clean: ## remove .venv and every cache in this folder (not the guest: `ebpflab vm rm`)
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist

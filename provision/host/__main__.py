@@ -1,4 +1,4 @@
-"""Set up this machine: ``python3 -B provision/host setup | lab | vm | test | book | tools``.
+"""Set up this machine: ``python3 -B provision/host GOAL``, of which there are:
 
     setup   system packages, .venv, and the guest where this kernel cannot be traced
     lab     the same, then JupyterLab on notebooks/
@@ -6,6 +6,7 @@
     test    the same as vm, with compilers and a browser for the tests
     book    the same as vm, with sphinx, and a browser that draws the diagrams; where no guest
             can be had, the chapters' recordings do
+    bench   the same as vm, with what ebpflab is compared with
     tools   .venv alone, with what `make check` needs
 
 Each step looks first and does nothing where nothing is missing, so that a second `make lab`
@@ -52,7 +53,7 @@ choice), and open the address it prints through a forwarded port: ssh -L 8888:12
 
 def main() -> int:
     goal = sys.argv[1] if len(sys.argv) == 2 else ""
-    if goal not in ("setup", "lab", "vm", "test", "book", "tools"):
+    if goal not in ("setup", "lab", "vm", "test", "book", "bench", "tools"):
         print(__doc__, file=sys.stderr)
         return 2
     os.chdir(REPOSITORY)
@@ -70,7 +71,7 @@ def main() -> int:
 def prepare(goal: str) -> None:
     require_python()
     require_debian()
-    testing = goal == "test"
+    testing = goal in ("test", "bench")
     packages.ensure(packages.for_venv())
     environment.ensure(REPOSITORY, EXTRAS.get(goal, ("lab",)))
     if goal == "tools":
@@ -80,8 +81,9 @@ def prepare(goal: str) -> None:
         if not shutil.which("chromium"):
             install_browser()
     try:
-        packages.ensure(packages.for_tracing(testing) + (packages.FOR_TESTS if testing else []))
-        prepare_guest(always=goal in ("vm", "test", "book"))
+        also = {"test": packages.FOR_TESTS, "bench": packages.FOR_BENCH}.get(goal, [])
+        packages.ensure(packages.for_tracing(testing) + also)
+        prepare_guest(always=goal in ("vm", "test", "book", "bench"))
     except Stop as stop:
         if goal != "book":
             raise

@@ -45,6 +45,12 @@ FOR_TESTS = [
     Package("sudo", "visudo, which checks the rule of `ebpflab setup-sudo`"),
 ]
 
+FOR_BENCH = [
+    Package("gcc", "compiles the program that is traced"),
+    Package("libc6-dev", "its headers"),
+    Package("bpftrace", "is what ebpflab is compared with"),
+]
+
 
 def system_name() -> str:
     try:

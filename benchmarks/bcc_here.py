@@ -1,0 +1,20 @@
+"""BCC in this Python: it belongs to the system's own, and is nothing but Python itself.
+
+Where this kernel has no headers, BCC gets the ones that ebpflab's agent would borrow.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from ebpflab import agent
+
+sys.path += ["/usr/lib/python3/dist-packages", str(Path(agent.__file__).parent)]
+
+from bcc import BPF, __version__
+from headers import Headers
+
+Headers().prepare(None)
+
+__all__ = ["BPF", "__version__"]
