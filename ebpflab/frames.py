@@ -96,7 +96,16 @@ def _stored(column: Column) -> np.dtype[Any]:
 def count_records(span: bytes) -> int:
     """How many records, DISCARDs left out, a span from the wire holds."""
     step = _uniform_stride(span)
-    return len(span) // step if step else len(_walk(span))
+    return len(span) // step if step else len(_walk(span)[0])
+
+
+def end_of(span: bytes, count: int) -> int:
+    """Where the first ``count`` records of a span end; of all, with the DISCARDs behind them."""
+    step = _uniform_stride(span)
+    if step:
+        return min(count * step, len(span))
+    places, _ = _walk(span)
+    return int(places[count]) if count < len(places) else len(span)
 
 
 def _uniform_stride(span: bytes) -> int:
@@ -111,23 +120,24 @@ def _uniform_stride(span: bytes) -> int:
     return step if bool((headers == length).all()) else 0
 
 
-def _walk(span: bytes) -> list[tuple[int, int]]:
-    """(offset of the header, length of the data) of each record that is not a DISCARD."""
-    found, offset = [], 0
-    words = np.frombuffer(span, "<u4")
-    while offset < len(span):
-        length = int(words[offset // 4])
-        if not length & DISCARD:
-            found.append((offset, length))
-        offset += stride(length & ~DISCARD)
-    return found
+def _walk(span: bytes) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint32]]:
+    """Where the header of each record that is not a DISCARD stands, and how long its data is."""
+    found, at = [], 0
+    words = memoryview(span).cast("I")
+    while at < len(words):
+        found.append(at)
+        at += stride(words[at] & ~DISCARD) // 4
+    places = np.array(found, np.int64)
+    lengths = np.frombuffer(span, "<u4")[places]
+    kept = lengths & DISCARD == 0
+    return places[kept] * 4, lengths[kept]
 
 
 def records(span: bytes, dtype: np.dtype[Any], first: int = 0) -> tuple[Records, Records]:
     """The records of a span from number ``first`` on, and the second word of their headers.
 
-    Records of one size are viewed in place. Others are copied one by one, cut or filled with
-    zeros to the size of ``dtype``.
+    Records of one size are viewed in place. Others are copied, all of a length at once, cut or
+    filled with zeros to the size of ``dtype``.
     """
     if not span:
         return np.empty(0, dtype), np.empty(0, "u4")
@@ -143,17 +153,20 @@ def records(span: bytes, dtype: np.dtype[Any], first: int = 0) -> tuple[Records,
         )
         view = np.frombuffer(span, framed)[first:]
         return view["data"], view["cpu"]
-    places = _walk(span)[first:]
-    size = dtype.itemsize
-    copied = b"".join(span[at + 8 : at + 8 + min(n, size)].ljust(size, b"\0") for at, n in places)
-    cpus = np.array([int.from_bytes(span[at + 4 : at + 8], "little") for at, _ in places], "u4")
-    return np.frombuffer(copied, dtype), cpus
+    places, lengths = (each[first:] for each in _walk(span))
+    raw, copied = np.frombuffer(span, "u1"), np.zeros((len(places), dtype.itemsize), "u1")
+    for length in np.unique(lengths):
+        alike, size = lengths == length, min(int(length), dtype.itemsize)
+        data = places[alike] + RECORD_HEADER_BYTES
+        copied[alike, :size] = raw[data[:, None] + np.arange(size)]
+    return copied.view(dtype).ravel(), raw.view("<u4")[places // 4 + 1]
 
 
 def raw_records(span: bytes, first: int = 0) -> list[bytes]:
     """The bytes of each record of a span from number ``first`` on."""
-    start = RECORD_HEADER_BYTES
-    return [span[at + start : at + start + length] for at, length in _walk(span)[first:]]
+    places, lengths = (each[first:].tolist() for each in _walk(span))
+    starts = (place + RECORD_HEADER_BYTES for place in places)
+    return [span[at : at + length] for at, length in zip(starts, lengths, strict=True)]
 
 
 def columns(parts: Sequence[Records], layout: Layout) -> dict[str, Any]:

@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from ebpflab import btf, frames, golang, perf, places, rich
+from ebpflab.arrivals import EventSource
 from ebpflab.closing import Closing
 from ebpflab.connection import Answer, Connection
 from ebpflab.errors import ProgramError, UnknownEvent, UnknownName, suggest
 from ebpflab.progress import notice
 from ebpflab.stacks import StackTable, named_stacks
-from ebpflab.streams import EventSource, Messages, Stream
+from ebpflab.streams import Messages, Stream
 from ebpflab.tables import Table
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ class Program(Closing):
         self._detached = False
         self._attached: dict[int, tuple[str, str]] = {}  # probe and function, by their number
         self._probes: dict[str, list[str]] = {}  # of each function, after detach() too
-        self._last_stats: dict[str, Any] = {"functions": {}, "problem": None}
+        self._last_stats: dict[str, Any] = {"functions": {}, "problem": None, "drain_ns": {}}
         self._note_loaded(loaded)
         attrs = {**lab.attrs, **({} if loaded["headers"]["matching"] else loaded["headers"])}
         types = btf.Types(loaded.blob) if loaded.blob else None
@@ -318,16 +319,27 @@ class Program(Closing):
         (times that the kernel left it out, because this CPU was in it already). Counted from
         zero when it is attached, and kept by `detach` and `close`. What the kernel does not
         count is NA: everything before Linux 5.8, misses before 5.12.
+
+        ``attrs["streams"]`` tells of each ring and perf buffer since the program was loaded:
+        events that have arrived, lost, share_lost (of all that were sent, 0 to 1), and
+        drain_ns_per_event, what of the agent's time on a CPU it took to pass one on.
         Source: ``struct bpf_prog_info``, while BPF_ENABLE_STATS is held.
 
         >>> prog.stats()                                              # doctest: +SKIP
+        >>> pd.DataFrame(prog.stats().attrs["streams"]).T             # doctest: +SKIP
         """
         stats = self._last_stats
         if not self.closed:
             stats = self._connection.request("stats", program=self._ident)
         if stats["problem"]:
             notice(stats["problem"])
-        return frames.run_stats(self._probes, stats["functions"], self.lab.attrs)
+        streams = {
+            each.name: each.cost(stats["drain_ns"].get(each.name, 0))
+            for each in self._streams
+            if isinstance(each, Stream)
+        }
+        attrs = {**self.lab.attrs, "streams": streams}
+        return frames.run_stats(self._probes, stats["functions"], attrs)
 
     # -- ending ------------------------------------------------------------------------------
 
@@ -370,7 +382,8 @@ class Program(Closing):
 
     def __repr__(self) -> str:
         state = "closed" if self.closed else "; ".join(self.attached) or "not attached"
-        return f"<Program {', '.join(self.functions)}: {state}>"
+        arrived = "".join(f"; {stream.name}: {stream.account}" for stream in self._streams)
+        return f"<Program {', '.join(self.functions)}: {state}{arrived}>"
 
     def _repr_html_(self) -> str:
         """What is attached, its hits and cost, and what has arrived; for notebooks."""
@@ -378,11 +391,15 @@ class Program(Closing):
         facts = [
             ("functions", ", ".join(self.functions)),
             ("tables", ", ".join(tables)),
-            *((f"stream {s.name}", f"{len(s):,} rows, {s.lost:,} lost") for s in self._streams),
+            *((f"stream {s.name}", s.account) for s in self._streams),
         ]
+        stats = self.stats()
+        for name, cost in stats.attrs["streams"].items():
+            if cost["events"]:
+                facts.append((f"reading {name}", f"{cost['drain_ns_per_event']:,.0f} ns an event"))
         state = "closed" if self.closed else "attached" if self._attached else "not attached"
         card = rich.card(f"Program, {state}", facts)
-        stats = self.stats()[["probe", "function", "hits", "ns_per_hit"]]
+        stats = stats[["probe", "function", "hits", "ns_per_hit"]]
         rows = stats.astype(object).fillna("").itertuples(index=False)
         return card + rich.table(["attached to", "function", "hits", "ns per hit"], rows)
 

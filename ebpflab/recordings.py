@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -51,17 +52,22 @@ class Recorder(Closing):
         self.error: OSError | None = None
         self._attrs, self._sync, self._detach = attrs, sync, detach
         self._writer: pa.ipc.RecordBatchStreamWriter | None = None
+        self._writing = threading.Lock()  # rows may be on their way while the file is closed
         try:
             self._file = pa.OSFile(str(self.path), "wb")
         except OSError as error:
             why = error.strerror or error
             raise RecordingError(f"Cannot write a recording to {str(path)!r}: {why}.") from None
 
-    def write(self, frame: pd.DataFrame, lost: int) -> None:
-        """Add rows. Called for each batch that arrives."""
+    def write(self, frame: pd.DataFrame, lost: int) -> bool:
+        """Add rows. Called for each batch that arrives. False when they could not be written."""
+        with self._writing:
+            if self.error is None and not self._file.closed:
+                self._write(frame, lost)
+            return self.error is None and not self._file.closed
+
+    def _write(self, frame: pd.DataFrame, lost: int) -> None:
         self.lost = lost
-        if self.error is not None:
-            return
         try:
             arrays = [_arrow(frame[name]) for name in frame]
             if self._writer is None:
@@ -93,7 +99,7 @@ class Recorder(Closing):
         self._sync()
         self._detach(self)
         # The last batch says how many were lost in the end; after an error nothing more goes in.
-        with contextlib.suppress(OSError):
+        with self._writing, contextlib.suppress(OSError):
             if self._writer is not None and self.error is None:
                 nothing = pa.RecordBatch.from_pylist([], schema=self._schema)
                 self._writer.write_batch(nothing, custom_metadata={"lost": str(self.lost)})

@@ -355,7 +355,7 @@ class Program:
             self._runs.end()
 
     def stats(self) -> Dict[str, Any]:
-        """What the kernel counted for each function since it was attached."""
+        """What the kernel counted for each function, and what emptying each buffer has cost."""
         counted = {
             name.decode(): self._runs.since(name.decode(), function.fd)
             for name, function in self.bpf.funcs.items()
@@ -363,6 +363,7 @@ class Program:
         return {
             "problem": self._runs.problem,
             "functions": {name: run._asdict() for name, run in counted.items() if run},
+            "drain_ns": {name: stream.drain_ns for name, stream in self.streams.items()},
         }
 
     def detach(self, ident: Optional[int] = None) -> None:

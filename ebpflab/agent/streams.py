@@ -32,7 +32,9 @@ from wire import BUSY, CHUNK_BYTES, DISCARD, Buffer, stride
 PAGE = mmap.PAGESIZE
 _HEADER = struct.Struct("<II")
 _POLL_SECONDS = 0.1  # a discard with NO_WAKEUP can swallow the next adaptive wake-up
-_BUSY_WAIT_SECONDS = 0.05
+_BUSY_WAIT_SECONDS = 1.0  # for a producer that was interrupted and has to wait for its CPU
+_PAUSE_SECONDS = 0.001
+_PAUSE_BYTES_PER_SECOND = 256 << 20  # at a quarter of this, a pause fills a quarter of the buffer
 
 Send = Callable[[int, int, Buffer], None]
 """``send(stream id, lost so far, bytes)``; blocks while the reader is slow."""
@@ -79,13 +81,23 @@ class Stream:
     """A source of records: ``fds`` to wait for, ``drain`` to empty it."""
 
     fds: List[int] = []
+    size_bytes = 1 << 20  # as trace_pipe
+    """How much fits in; of a perf buffer, for one CPU."""
 
     def __init__(self, ident: int, lost: Callable[[], int]) -> None:
         self.ident, self.lost = ident, lost
         self.sent_lost = 0
+        self.drain_ns = 0
+        """What emptying it has cost: time of a CPU, without waiting for a slow reader."""
 
-    def drain(self, send: Send) -> bool:
-        """Send what is there. True when there was anything."""
+    def timed_drain(self, send: Send) -> None:
+        """The same, adding to ``drain_ns``."""
+        began = time.thread_time_ns()
+        self.drain(send)
+        self.drain_ns += time.thread_time_ns() - began
+
+    def drain(self, send: Send) -> None:
+        """Send what is there."""
         raise NotImplementedError
 
     def report_losses(self, send: Send) -> None:
@@ -99,14 +111,18 @@ class Stream:
         self.sent_lost = self.lost()
         send(self.ident, self.sent_lost, data)
 
-    def busy(self) -> bool:
-        """True while a record that was reserved is still being written."""
+    def mark(self) -> int:
+        """Where the producer is now."""
+        return 0
+
+    def behind(self, mark: int) -> bool:
+        """Whether something before ``mark`` is not sent, because it is still being written."""
         return False
 
     def reset(self) -> None:
-        """Forget what has not been sent."""
+        """Forget what has not been sent, and what was counted."""
         self.drain(lambda *_: None)
-        self.sent_lost = 0
+        self.sent_lost = self.drain_ns = 0
 
     def close(self) -> None:
         """Give back what was opened."""
@@ -117,7 +133,7 @@ class RingStream(Stream):
 
     def __init__(self, ident: int, lost: Callable[[], int], fd: int, size_bytes: int) -> None:
         super().__init__(ident, lost)
-        self.fds, self._mask = [fd], size_bytes - 1
+        self.fds, self.size_bytes, self._mask = [fd], size_bytes, size_bytes - 1
         self._consumer_page = mmap.mmap(fd, PAGE, mmap.MAP_SHARED)
         self._data_pages = mmap.mmap(
             fd, PAGE + 2 * size_bytes, mmap.MAP_SHARED, mmap.PROT_READ, offset=PAGE
@@ -128,15 +144,10 @@ class RingStream(Stream):
         self._words = self._data.cast("I")
         self._fence = _load_barrier()
 
-    def drain(self, send: Send) -> bool:
-        sent = False
+    def drain(self, send: Send) -> None:
         until = self._producer[0]  # a fast producer must not keep us here for ever
-        while self._consumer[0] < until:
-            size = self._sweep(send)
-            if not size:
-                break
-            sent = True
-        return sent
+        while self._consumer[0] < until and self._sweep(send):
+            pass
 
     def _sweep(self, send: Send) -> int:
         start = self._consumer[0]
@@ -153,12 +164,15 @@ class RingStream(Stream):
             self._consumer[0] = start + size
         return size
 
-    def busy(self) -> bool:
-        return self._consumer[0] < self._producer[0]
+    def mark(self) -> int:
+        return int(self._producer[0])
+
+    def behind(self, mark: int) -> bool:
+        return bool(self._consumer[0] < mark)
 
     def reset(self) -> None:
         self._consumer[0] = self._producer[0]
-        self.sent_lost = 0
+        self.sent_lost = self.drain_ns = 0
 
     def close(self) -> None:
         for view in (self._words, self._data, self._producer, self._consumer):
@@ -182,18 +196,18 @@ class PerfStream(Stream):
         table.open_perf_buffer(self._record, page_cnt=self.PAGES, lost_cb=lambda _: None)
         opened = [bpf.perf_buffers[key] for key in bpf.perf_buffers if key not in before]
         self.fds = [lib.perf_reader_fd(reader) for reader in opened]
+        self.size_bytes = self.PAGES * PAGE
 
     def _record(self, cpu: int, data: int, size: int) -> None:
         self._pending += _HEADER.pack(size, cpu) + ct.string_at(data, size)
         self._pending += bytes(-len(self._pending) % 8)
 
-    def drain(self, send: Send) -> bool:
+    def drain(self, send: Send) -> None:
         consume = getattr(self._bpf, "perf_buffer_consume", None)  # BCC >= 0.20
         consume() if consume else self._bpf.perf_buffer_poll(timeout=0)
         pending, self._pending = self._pending, bytearray()
         if pending:
             self._send(send, pending)
-        return bool(pending)
 
 
 class LinesStream(Stream):
@@ -203,17 +217,12 @@ class LinesStream(Stream):
         super().__init__(ident, lost=lambda: 0)
         self.fds = [os.open(path, os.O_RDONLY | os.O_NONBLOCK)]
 
-    def drain(self, send: Send) -> bool:
-        sent = False
-        while True:
-            try:
-                data = os.read(self.fds[0], 64 << 10)
-            except BlockingIOError:
-                return sent
-            if not data:
-                return sent
-            send(self.ident, 0, data)
-            sent = True
+    def drain(self, send: Send) -> None:
+        try:
+            while data := os.read(self.fds[0], 64 << 10):
+                send(self.ident, 0, data)
+        except BlockingIOError:
+            pass  # that was all
 
     def close(self) -> None:
         os.close(self.fds[0])
@@ -276,27 +285,39 @@ class Drain(threading.Thread):
         def drain_now() -> None:
             deadline = time.monotonic() + _BUSY_WAIT_SECONDS
             for stream in [self._streams[ident] for ident in idents if ident in self._streams]:
-                stream.drain(self._send)
-                while stream.busy() and time.monotonic() < deadline:
+                mark = stream.mark()
+                stream.timed_drain(self._send)
+                while stream.behind(mark) and time.monotonic() < deadline:
                     time.sleep(0.001)
-                    stream.drain(self._send)
+                    stream.timed_drain(self._send)
                 stream.report_losses(self._send)
 
         self.call(drain_now)
+
+    def _pause(self) -> None:
+        """Let some records come together, unless somebody calls; or a BUSY one be finished.
+
+        Without this a program that sends a record every 10 us wakes us, and the notebook, for
+        each of them. The smaller the smallest buffer, the shorter.
+        """
+        sizes = (stream.size_bytes for stream in self._streams.values())
+        pause = min([_PAUSE_SECONDS, *(size / _PAUSE_BYTES_PER_SECOND for size in sizes)])
+        select.select([self._wake_reader], [], [], pause)
 
     def run(self) -> None:
         try:
             while True:
                 ready = [fd for fd, _ in self._epoll.poll(_POLL_SECONDS)]
                 # All of them: reading one perf buffer of a program reads its others as well.
-                drained = [stream.drain(self._send) for stream in self._streams.values()]
+                for stream in self._streams.values():
+                    stream.timed_drain(self._send)
                 if self._wake_reader in ready:
                     for _ in os.read(self._wake_reader, 4096):
                         self._calls.get()()
                 elif not ready:
                     for stream in self._streams.values():
                         stream.report_losses(self._send)
-                elif not any(drained):
-                    time.sleep(0.001)  # readable, but the first record is BUSY
+                else:
+                    self._pause()
         except BaseException as error:
             self._failed(error)

@@ -72,3 +72,23 @@ def test_the_kernel_counts_for_nobody_when_nothing_is_attached(lab: Lab, program
         assert held() == before + 1
         prog.detach()
         assert held() == before
+
+
+def test_what_reading_costs_and_what_was_lost(lab: Lab, program: str) -> None:
+    source = SOURCE.replace("BPF_ARRAY", "BPF_RINGBUF_OUTPUT(numbers, 1);\nBPF_ARRAY").replace(
+        "calls.increment(0);",
+        """
+        #pragma clang loop unroll(disable)
+        for (u64 n = 0; n < 300; n++) numbers.ringbuf_output(&n, sizeof(n), 0);
+        """,
+    )
+    with lab.load(source) as prog:
+        assert prog.stats().attrs["streams"]["numbers"]["events"] == 0
+        prog.attach_uprobe(name=program, sym="work", fn_name="on_work")
+        lab.run([program, "13"])  # 4,800 bytes a call, into a ring of 4,096
+        rows = len(prog["numbers"].frame())
+        found = prog.stats().attrs["streams"]["numbers"]
+        assert found["events"] == rows and found["lost"] == 13 * 300 - rows > 0
+        assert found["share_lost"] == pytest.approx(1 - rows / (13 * 300))
+        assert found["drain_ns_per_event"] > 0
+        assert "ns an event" in prog._repr_html_()

@@ -38,6 +38,7 @@ ROOMS = (
     "plots",
     "live",
     "recordings",
+    "arrivals",
     "streams",
     "tables",
     "stacks",

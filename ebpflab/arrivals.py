@@ -1,0 +1,306 @@
+"""What arrives from the traced machine: kept as it came, counted, and handed out.
+
+Records arrive in a background thread and are kept as the bytes they came in; they become columns
+only when somebody looks. `EventSource.collect` hands out each row once, `EventSource.frame` shows
+all that is kept. A sync request makes the agent send what the kernel holds at that moment, so what
+a workload did before the call is in the result, without sleeping and hoping.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+import threading
+import time
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from ebpflab.connection import Connection
+from ebpflab.progress import notice
+
+if TYPE_CHECKING:
+    from ebpflab.recordings import Recorder
+
+_WAIT_STEP_SECONDS = 0.25
+_KEEP_BYTES = 256 << 20
+
+
+class EventSource(ABC):
+    """What arrives from one place of the traced machine, in order.
+
+    The newest 256 MiB of records are kept, unless `keep` says otherwise.
+    """
+
+    def __init__(
+        self, name: str, connection: Connection, ident: int, attrs: dict[str, Any]
+    ) -> None:
+        self.name = name
+        self._connection, self._ident = connection, ident
+        self._arrived = threading.Condition()
+        self._batches: deque[tuple[int, bytes]] = deque()  # (rows, bytes)
+        self._bytes = self._rows = self._taken = 0
+        self._attrs, self._started = attrs, pd.Timestamp.now(tz="UTC")
+        self._recorders: tuple[Recorder, ...] = ()
+        self._most_rows, self._most_bytes = sys.maxsize, _KEEP_BYTES
+        self._spill: Recorder | None = None
+        self._told_lost = 0
+        self.lost = 0
+        """Records that the kernel could not hand over because the buffer was full. Exact."""
+        self.dropped = 0
+        """Rows that arrived, and were let go because no more are kept."""
+        self.spilled = 0
+        """Rows that arrived, and were moved into the file of ``keep(spill=...)``."""
+        connection.listen(ident, self._receive)
+
+    def frame(self) -> pd.DataFrame:
+        """Everything that has arrived and is kept, up to this moment, as a DataFrame.
+
+        ``attrs`` carries lost, dropped, spilled, kernel, bcc, target, start and end (UTC). Says
+        so when records were lost that no earlier call has told of.
+        """
+        self._sync()
+        with self._arrived:
+            batches = list(self._batches)
+        self._tell_losses()
+        return self._with_attrs(self._decode([data for _, data in batches], 0))
+
+    def collect(self, seconds: float | None = None, rows: int | None = None) -> pd.DataFrame:
+        """The rows that no earlier ``collect`` has returned.
+
+        Waits until ``seconds`` have passed or ``rows`` rows are there, whichever comes first;
+        with neither it returns at once. Interrupting the kernel (Ctrl-C) ends the wait and
+        returns the rows so far, with ``attrs["interrupted"]`` set. The lab stays usable.
+
+        >>> events = prog["events"].collect(seconds=5, rows=100)      # doctest: +SKIP
+        """
+        if rows is not None and rows < 0:
+            raise ValueError(f"rows= is how many to wait for, 0 or more, and is {rows}")
+        if seconds is not None and seconds < 0:
+            raise ValueError(f"seconds= is how long to wait, 0 or more, and is {seconds}")
+        interrupted = False
+        began = time.monotonic()
+        try:
+            self._wait(seconds, rows, began)
+            self._sync()
+        except KeyboardInterrupt:
+            interrupted = True
+        frame = self._take(rows)
+        if interrupted:
+            frame.attrs["interrupted"] = True
+            notice(f"Interrupted after {time.monotonic() - began:.1f} s: {len(frame)} rows so far.")
+        self._tell_losses()
+        return frame
+
+    def keep(
+        self,
+        rows: int | None = None,
+        size_bytes: int | None = None,
+        spill: str | Path | None = None,
+    ) -> None:
+        """From now on, keep at most so many ``rows``, and records of at most ``size_bytes``.
+
+        Bytes are those of the kernel's buffer, 8 more than the C struct a row; ``keep()`` is back
+        to 256 MiB. The oldest rows go first, and are counted in ``dropped``, apart from those that
+        were ``lost`` in the kernel. With ``spill`` they go into a recording of that name instead
+        (`open_recording`), which ends with the next `keep` or the program: so every row is either
+        there or in `frame`. `collect` does not hand out what has gone. Raises RecordingError when
+        the file cannot be made.
+
+        >>> prog["reads"].keep(rows=100_000)                          # doctest: +SKIP
+        >>> prog["reads"].keep(rows=100_000, spill="older.arrows")    # doctest: +SKIP
+        """
+        for name, most in (("rows", rows), ("size_bytes", size_bytes)):
+            if most is not None and most < 1:
+                raise ValueError(f"{name}= is how much to keep, 1 or more, and is {most}")
+        recorder = None if spill is None else self._recorder(spill, sync=lambda: None)
+        self._sync()
+        with self._arrived:
+            default = _KEEP_BYTES if rows is None else sys.maxsize
+            self._most_rows = sys.maxsize if rows is None else rows
+            self._most_bytes = default if size_bytes is None else size_bytes
+            before, self._spill = self._spill, recorder
+            self._let_go()
+        if before is not None:
+            before.close()
+
+    if not TYPE_CHECKING:  # a type checker knows better what is not here
+
+        def __getattr__(self, name: str) -> Any:
+            raise AttributeError(
+                f"{self.__dict__.get('name', '')!r} is a stream of events and has no .{name}. Read"
+                " it with .collect(seconds=..., rows=...) or .frame(); histograms and counts are"
+                " in tables."
+            )
+
+    @property
+    def waiting(self) -> int:
+        """How many rows have arrived that no ``collect`` has returned."""
+        return self._rows - self._taken
+
+    @property
+    def arrived(self) -> int:
+        """How many rows have ever arrived."""
+        return self.dropped + self.spilled + self._rows
+
+    def since(self, row: int) -> tuple[int, list[tuple[int, bytes]]]:
+        """How many rows have ever arrived, and the kept batches with those after number ``row``.
+
+        A batch is (rows, bytes). A look: nothing is taken from what `collect` hands out. Exact
+        where ``row`` is what an earlier call returned, since batches arrive whole.
+        """
+        found: list[tuple[int, bytes]] = []
+        with self._arrived:
+            arrived = first = self.arrived
+            for count, data in reversed(self._batches):
+                if first <= row:
+                    break
+                found.append((count, data))
+                first -= count
+        return arrived, found[::-1]
+
+    def close(self) -> None:
+        """Stop receiving. What has arrived stays readable."""
+        self._connection.ignore(self._ident, self._receive)
+        if self._spill is not None:
+            self._spill.close()
+
+    def record(self, path: str | Path) -> Recorder:
+        """Write every row that arrives from now on into a file, until its ``close``.
+
+        The file is an Arrow IPC stream, which can be read even when it is cut off; see
+        `ebpflab.open_recording`. Raises RecordingError when the file cannot be made.
+
+        >>> with prog["reads"].record("reads.arrows"):                # doctest: +SKIP
+        ...     lab.run(["dd", "if=/dev/zero", "of=/dev/null", "count=1000"])
+        """
+        self._sync()
+        recorder = self._recorder(path, self._sync)
+        self._recorders = (*self._recorders, recorder)
+        return recorder
+
+    def _recorder(self, path: str | Path, sync: Callable[[], None]) -> Recorder:
+        from ebpflab.recordings import Recorder  # Arrow takes a while to import
+
+        attrs = {**self._attrs, "stream": self.name, "start": pd.Timestamp.now(tz="UTC")}
+        return Recorder(path, attrs, sync, self._forget)
+
+    def _forget(self, recorder: Recorder) -> None:
+        self._recorders = tuple(each for each in self._recorders if each is not recorder)
+
+    def __len__(self) -> int:
+        return self._rows
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.name!r}: {self.account}, {self._bytes:,} bytes>"
+
+    @property
+    def account(self) -> str:
+        """How many rows are kept, and what became of the others."""
+        gone = (("dropped", self.dropped), ("spilled", self.spilled))
+        facts = [f"{self._rows:,} rows", f"{self.lost:,} lost"]
+        return ", ".join(facts + [f"{many:,} {name}" for name, many in gone if many])
+
+    def _tell_losses(self) -> None:
+        if self.lost > self._told_lost:
+            self._told_lost = self.lost
+            notice(
+                f"{self.name}: {self.lost:,} events were lost in the kernel because the buffer was"
+                " full. Make it larger (its second argument, in pages), or send less."
+            )
+
+    # -- receiving ---------------------------------------------------------------------------
+
+    def _receive(self, lost: int, data: bytes) -> None:
+        count = self._count(data)
+        with self._arrived:
+            self.lost = lost
+            if count:
+                self._batches.append((count, data))
+                self._rows += count
+                self._bytes += len(data)
+            self._let_go()
+            self._arrived.notify_all()
+        if self._recorders and count:
+            frame = self._decode([data], 0)
+            for recorder in self._recorders:
+                recorder.write(frame, lost)
+
+    def _let_go(self) -> None:
+        """Drop or spill the oldest rows, until no more are kept than were asked for."""
+        while self._rows > self._most_rows or self._bytes > self._most_bytes:
+            rows, data = self._batches.popleft()
+            # Of a batch that is to stay in part: as many rows as are too many.
+            excess = (self._bytes - self._most_bytes) * rows / len(data)
+            excess = max(self._rows - self._most_rows, excess)
+            old, rest = self._cut(data, min(rows, math.ceil(excess)))
+            gone = self._count(old)
+            if rows > gone:
+                self._batches.appendleft((rows - gone, rest))
+            else:
+                rest = b""
+            self._rows -= gone
+            self._bytes -= len(data) - len(rest)
+            self._taken = max(self._taken - gone, 0)
+            if self._spill is not None and self._spill.write(self._decode([old], 0), self.lost):
+                self.spilled += gone
+            else:
+                self.dropped += gone
+
+    def _wait(self, seconds: float | None, rows: int | None, began: float) -> None:
+        if (seconds is None and rows is None) or self._connection.recorded:
+            return
+        deadline = None if seconds is None else began + seconds
+        with self._arrived:
+            while rows is None or self._rows - self._taken < rows:
+                if self._connection.lost is not None:
+                    raise self._connection.lost
+                left = _WAIT_STEP_SECONDS if deadline is None else deadline - time.monotonic()
+                if left <= 0:
+                    return
+                self._arrived.wait(min(left, _WAIT_STEP_SECONDS))
+
+    def _sync(self) -> None:
+        if self._connection.lost is None:
+            self._connection.request("sync", streams=[self._ident])
+
+    def _take(self, rows: int | None) -> pd.DataFrame:
+        with self._arrived:
+            end = self._rows if rows is None else min(self._rows, self._taken + rows)
+            wanted: list[bytes] = []
+            skip = seen = 0
+            for count, data in self._batches:
+                if seen + count > self._taken and seen < end:
+                    if not wanted:
+                        skip = self._taken - seen
+                    wanted.append(data)
+                seen += count
+            taken, self._taken = end - self._taken, end
+        return self._with_attrs(self._decode(wanted, skip).iloc[:taken])
+
+    def _with_attrs(self, frame: pd.DataFrame) -> pd.DataFrame:
+        frame.attrs.update(
+            self._attrs,
+            lost=self.lost,
+            dropped=self.dropped,
+            spilled=self.spilled,
+            start=self._started,
+            end=pd.Timestamp.now(tz="UTC"),
+        )
+        return frame
+
+    @abstractmethod
+    def _count(self, data: bytes) -> int:
+        """How many rows a batch holds."""
+
+    @abstractmethod
+    def _cut(self, data: bytes, rows: int) -> tuple[bytes, bytes]:
+        """A batch as two: its first ``rows`` rows, and the others."""
+
+    @abstractmethod
+    def _decode(self, batches: list[bytes], skip: int) -> pd.DataFrame:
+        """The rows of ``batches``, without the first ``skip``."""
