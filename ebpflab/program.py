@@ -55,7 +55,7 @@ class Program(Closing):
         self._detached = False
         self._attached: dict[int, tuple[str, str]] = {}  # probe and function, by their number
         self._probes: dict[str, list[str]] = {}  # of each function, after detach() too
-        self._last_stats: dict[str, Any] = {"functions": {}, "problem": None, "drain_ns": {}}
+        self._last_stats: dict[str, Any] = {"functions": {}, "problem": None}
         self._note_loaded(loaded)
         attrs = {**lab.attrs, **({} if loaded["headers"]["matching"] else loaded["headers"])}
         types = btf.Types(loaded.blob) if loaded.blob else None
@@ -334,7 +334,7 @@ class Program(Closing):
         if stats["problem"]:
             notice(stats["problem"])
         streams = {
-            each.name: each.cost(stats["drain_ns"].get(each.name, 0))
+            each.name: each.cost(stats.get("drain_ns", {}).get(each.name))  # old tapes: none
             for each in self._streams
             if isinstance(each, Stream)
         }
@@ -395,7 +395,7 @@ class Program(Closing):
         ]
         stats = self.stats()
         for name, cost in stats.attrs["streams"].items():
-            if cost["events"]:
+            if cost["drain_ns_per_event"] > 0:
                 facts.append((f"reading {name}", f"{cost['drain_ns_per_event']:,.0f} ns an event"))
         state = "closed" if self.closed else "attached" if self._attached else "not attached"
         card = rich.card(f"Program, {state}", facts)

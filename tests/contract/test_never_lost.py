@@ -137,6 +137,19 @@ int on_work(struct pt_regs *ctx) {
 STALLED = 'kill -STOP "$0"; "$@"; kill -CONT "$0"'
 
 
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param("local", marks=pytest.mark.local),
+        pytest.param("vm", marks=pytest.mark.vm),
+    ],
+)
+def lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
+    """A lab without the recorder that the other tests have in the way."""
+    with Lab(request.param) as lab:
+        yield lab
+
+
 @pytest.fixture(scope="module")
 def producer(lab: Lab) -> Iterator[str]:
     """The path, on the traced machine, of the program whose threads are traced."""
