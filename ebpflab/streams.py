@@ -64,12 +64,12 @@ class Stream(EventSource):
 
     def cost(self, drain_ns: int | None) -> dict[str, float]:
         """For `Program.stats`: what has arrived, what was lost, and what reading one took."""
-        sent = self.arrived + self.lost
+        sent, known = self.arrived + self.lost, drain_ns or math.nan
         return {
             "events": self.arrived,
             "lost": self.lost,
             "share_lost": self.lost / sent if sent else math.nan,
-            "drain_ns_per_event": drain_ns / self.arrived if drain_ns and self.arrived else math.nan,
+            "drain_ns_per_event": known / self.arrived if self.arrived else math.nan,
         }
 
     def decode(self, batches: list[bytes], skip: int) -> pd.DataFrame:
