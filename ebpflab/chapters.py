@@ -40,21 +40,24 @@ def record(notebook: Path, target: str, progress: Progress, path: Path | None = 
     path = path or recording_of(notebook)
     progress(f"{notebook.stem}: running every cell")
     cells = _code_cells(_read(notebook))
+    new = path.with_name(f"{path.name}.new")  # a cell that fails must not cost the old one
     begin = {
-        "path": str(path.absolute()),
+        "path": str(new.absolute()),
         "chapter": notebook.stem,
         "seed": secrets.randbelow(1 << 32),
         "cells": [(cell.get("id", ""), _source(cell)) for cell in cells],
         "target": target,
     }
     client = _prepared(notebook, _BEGIN.format(**begin), NotebookClient)
-    before = _written(path)
     try:
         client.execute(env={**os.environ, "EBPFLAB_TARGET": _RECORDER})
+        new.replace(path)
     except CellExecutionError as error:
         raise RecordingError(f"Cannot record {notebook}: a cell failed.\n{error}") from None
-    if _written(path) == before:
-        raise RecordingError(f"{notebook} has closed no lab, so there is nothing to record.")
+    except FileNotFoundError:
+        raise RecordingError(f"{notebook} has opened no lab: nothing to record.") from None
+    finally:
+        new.unlink(missing_ok=True)
     return path
 
 
@@ -122,7 +125,3 @@ def _source(cell: dict[str, Any]) -> str:
     source = cell["source"]
     text = source if isinstance(source, str) else "".join(source)
     return text.rstrip("\n")  # as IPython keeps it
-
-
-def _written(path: Path) -> int:
-    return path.stat().st_mtime_ns if path.exists() else 0

@@ -96,6 +96,9 @@ def _add_record(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("notebooks", nargs="*", type=Path, metavar="NOTEBOOK")
     parser.add_argument("--target", default="vm", help="whose kernel (default: vm)")
+    parser.add_argument(
+        "--output", type=Path, metavar="FILE", help="where to; default: as the chapter's own"
+    )
     parser.set_defaults(command=_record)
 
 
@@ -195,8 +198,15 @@ def _record(arguments: argparse.Namespace) -> int:
     notebooks = arguments.notebooks or [
         path for path in sorted(Path("notebooks").glob("*.ipynb")) if chapters.stale(path)
     ]
+    if arguments.output and len(notebooks) != 1:
+        raise EbpflabError("--output is the recording of one notebook: name one.")
     for notebook in notebooks:
-        path = chapters.record(notebook, arguments.target, lambda text: print(text, flush=True))
+        path = chapters.record(
+            notebook,
+            arguments.target,
+            lambda text: print(text, flush=True),
+            arguments.output,
+        )
         print(f"{path}: {path.stat().st_size:,} bytes", flush=True)
     if not notebooks:
         print("The recording of every chapter of notebooks/ fits it.")

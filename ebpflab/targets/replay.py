@@ -98,8 +98,11 @@ class ReplayTarget(Target):
             near = suggest(self._wanted, chapters())
             return f"there is no recording {self._wanted!r}; there are {_listed()}.{near}"
         notebook = running_notebook()
-        where = f"the notebook {notebook!r} has none" if notebook else "this is no chapter"
-        return f"only chapters have recordings, and {where}; Lab('replay:NAME') plays {_listed()}"
+        here = f"the notebook {notebook!r} is none of them" if notebook else "this is no notebook"
+        return (
+            f"recordings are of chapters, and {here}. Open one, or name it, as in"
+            f" Lab('replay:01-kprobes'): {_listed()}"
+        )
 
     def connect(self, progress: Progress) -> Transport:
         progress("reading the recording")
