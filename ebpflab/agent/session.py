@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 import traceback
-from typing import Any, Callable, Dict, List, Optional
+from typing import Any, Callable, Dict, List
 
 import binaries
 import discover
@@ -25,8 +25,9 @@ import usdt
 import wire
 from faults import Fault
 from mappings import Mappings
+from messages import Messages, prints
 from programs import Programs
-from streams import Drain, LinesStream
+from streams import Drain
 from symbols import Symbols, name_stacks
 from workloads import Workloads
 
@@ -59,7 +60,7 @@ class Session:
         self._mappings = Mappings()
         self._symbols = Symbols(self._mappings)
         self._idents = idents
-        self._messages: Optional[int] = None
+        self._messages = Messages(self._drain, idents)
 
     def begin(self) -> None:
         self._drain.start()
@@ -154,17 +155,20 @@ class Session:
         return {"clock_offset_ns": clock_offset_ns()}
 
     def op_load(self, request: wire.Message) -> Reply:
-        source = request["source"]
-        if "bpf_trace_printk" in source or "bpf_printk" in source:
-            self._open_messages()
-        loaded = self._programs.load(
-            request["program"],
-            source,
-            request["cflags"],
-            request.get("headers"),
-            request.get("usdt_contexts", ()),
-        )
-        loaded["messages"] = self._messages
+        if prints(request["source"]):
+            self._messages.listen(request["program"])
+        try:
+            loaded = self._programs.load(
+                request["program"],
+                request["source"],
+                request["cflags"],
+                request.get("headers"),
+                request.get("usdt_contexts", ()),
+            )
+        except BaseException:
+            self._messages.forget(request["program"])
+            raise
+        loaded["messages"] = self._messages.stream
         if any(table["type"] == maps.STACK_TRACE for table in loaded["maps"]):
             self._mappings.watch()
             for pid in self._workloads.pids:
@@ -188,7 +192,9 @@ class Session:
         return {}
 
     def op_close(self, request: wire.Message) -> Reply:
-        return {"stats": self._programs.close(request["program"])}
+        stats = self._programs.close(request["program"])
+        self._messages.forget(request["program"])
+        return {"stats": stats}
 
     def op_sync(self, request: wire.Message) -> Reply:
         self._drain.sync(request["streams"])
@@ -275,15 +281,6 @@ class Session:
         facts, data = binaries.read_elf(request["name"], request["offset"], request["size_bytes"])
         self._send_blob(request["id"], data)
         return facts
-
-    def _open_messages(self) -> None:
-        """Start reading trace_pipe, leaving out the lines that are older than this moment."""
-        if self._messages is None:
-            ident = next(self._idents)
-            stream = LinesStream(ident, str(discover.tracefs() / "trace_pipe"))
-            stream.drain(lambda *_: None)
-            self._drain.add(stream)
-            self._messages = ident
 
 
 def main(reader: int, writer: int, end: Callable[[int], None]) -> None:

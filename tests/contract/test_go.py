@@ -131,7 +131,7 @@ int on_return(struct pt_regs *ctx) {
 COUNT = r"""
 #include <uapi/linux/ptrace.h>
 BPF_ARRAY(returns, u64, 1);
-int on_return(struct pt_regs *ctx) { returns.increment(0); return 0; }
+int on_return(struct pt_regs *ctx) { returns.atomic_increment(0); return 0; }
 """
 BUILDS = {
     "plain": [],

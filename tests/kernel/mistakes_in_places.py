@@ -271,12 +271,11 @@ USDT = (
         code='lab.usdt("/tmp/work")',
     ),
     Case(
-        "a semaphore without a process",
+        "a process of another program",
         errors.AttachError,
-        (r"has a semaphore", r"pid="),
-        "`workload = lab.start([...])`, then `lab.usdt(path, pid=workload.pid)`.",
-        code='usdt = lab.usdt("/opt/ebpflab/labs/usdt-c/usdt_loop_semaphore")\n'
-        'usdt.enable_probe(probe="step", fn_name="count")',
+        (r"Process \d+ does not use", r"it runs"),
+        "`workload = lab.start([...])`, then `lab.usdt(path, pid=workload.pid)`; or no `pid=`.",
+        code='lab.usdt("/opt/ebpflab/labs/usdt-c/usdt_loop", pid=lab.agent_pid)',
     ),
     Case(
         "a USDT object with nothing enabled",

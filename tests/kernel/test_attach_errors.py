@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from attached import probes
 
 from ebpflab import Lab, Program
 from ebpflab.errors import UnknownEvent
@@ -32,11 +33,11 @@ def test_a_vanished_function_is_unknown(prog: Program) -> None:
 )
 def test_what_attaches_itself_by_a_misspelt_name(lab: Lab, source: str, closest: str) -> None:
     good = "int kprobe__do_nanosleep(struct pt_regs *ctx) { return 0; }\n"
-    before = lab.run(["ls", "-l", f"/proc/{lab.agent_pid}/fd"]).stdout.count("perf_event")
+    before = probes(lab)
     with pytest.raises(UnknownEvent) as caught:
         lab.load(good + source)
     assert closest in caught.value.closest
-    after = lab.run(["ls", "-l", f"/proc/{lab.agent_pid}/fd"]).stdout.count("perf_event")
+    after = probes(lab)
     assert after == before, "the function with the good name is not left attached"
 
 

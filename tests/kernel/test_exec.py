@@ -5,8 +5,10 @@ from __future__ import annotations
 import signal
 
 import pytest
+from attached import probes
 
 from ebpflab import Lab
+from ebpflab.errors import ProgramError
 
 pytestmark = pytest.mark.vm
 
@@ -101,9 +103,27 @@ def test_two_programs_that_print_both_hear(lab: Lab) -> None:
             assert sorted(prog.messages.collect()["message"]) == ["one", "two"]
 
 
+def test_trace_pipe_has_one_reader_who_is_named_and_lets_go(lab: Lab) -> None:
+    source = 'int say(struct pt_regs *ctx) { bpf_trace_printk("said\\n"); return 0; }'
+    pipe = "/sys/kernel/tracing/trace_pipe"
+    lab.load(source).close()
+    reader = lab.start(["cat", pipe])
+    try:
+        while pipe not in lab.run(["readlink", f"/proc/{reader.pid}/fd/3"]).stdout:
+            pass  # it has not opened it yet
+        with pytest.raises(ProgramError, match=rf"process {reader.pid} \(cat\) is reading it"):
+            lab.load(source)
+    finally:
+        reader.stop()
+    with lab.load(source) as prog:
+        prog.attach_kprobe(event=lab.syscall_name("execve"), fn_name="say")
+        lab.run(["/bin/true"])
+        assert list(prog.messages.collect()["message"]) == ["said"]
+
+
 def test_an_interrupted_load_leaves_nothing_attached(lab: Lab) -> None:
     source = "int kprobe__do_nanosleep(struct pt_regs *ctx) { return 0; } // interrupted"
-    before = _perf_events(lab)
+    before = probes(lab)
     previous = signal.signal(signal.SIGALRM, signal.default_int_handler)
     signal.setitimer(signal.ITIMER_REAL, 0.3)
     try:
@@ -111,22 +131,17 @@ def test_an_interrupted_load_leaves_nothing_attached(lab: Lab) -> None:
             lab.load(source)
     finally:
         signal.signal(signal.SIGALRM, previous)
-    assert _perf_events(lab) == before
+    assert probes(lab) == before
     with lab.load(source) as prog:
-        assert _perf_events(lab) == before + 1, "what attaches itself by its name is attached"
+        assert probes(lab) == before + 1, "what attaches itself by its name is attached"
         assert prog.attached == ["kprobe do_nanosleep -> kprobe__do_nanosleep"]
         prog.detach()
-        assert _perf_events(lab) == before
+        assert probes(lab) == before
 
 
 def test_a_program_that_nobody_refers_to_is_closed(lab: Lab) -> None:
-    before = _perf_events(lab)
+    before = probes(lab)
     prog = lab.load("int kprobe__do_nanosleep(struct pt_regs *ctx) { return 0; } // forgotten")
-    assert _perf_events(lab) == before + 1
+    assert probes(lab) == before + 1
     del prog
-    assert _perf_events(lab) == before
-
-
-def _perf_events(lab: Lab) -> int:
-    """Probes and perf buffers that the agent holds open."""
-    return lab.run(["ls", "-l", f"/proc/{lab.agent_pid}/fd"]).stdout.count("perf_event")
+    assert probes(lab) == before

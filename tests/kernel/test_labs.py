@@ -18,11 +18,11 @@ GO, USDT = f"{LABS}/go-hello", f"{LABS}/usdt-c"
 COUNT = r"""
 #include <uapi/linux/ptrace.h>
 BPF_ARRAY(calls, u64, 5);
-int on_main(struct pt_regs *ctx) { calls.increment(0); return 0; }
-int on_handle(struct pt_regs *ctx) { calls.increment(1); return 0; }
-int on_known(struct pt_regs *ctx) { calls.increment(2); return 0; }
-int on_pause(struct pt_regs *ctx) { calls.increment(3); return 0; }
-int on_deep(struct pt_regs *ctx) { calls.increment(4); return 0; }
+int on_main(struct pt_regs *ctx) { calls.atomic_increment(0); return 0; }
+int on_handle(struct pt_regs *ctx) { calls.atomic_increment(1); return 0; }
+int on_known(struct pt_regs *ctx) { calls.atomic_increment(2); return 0; }
+int on_pause(struct pt_regs *ctx) { calls.atomic_increment(3); return 0; }
+int on_deep(struct pt_regs *ctx) { calls.atomic_increment(4); return 0; }
 """
 # Arguments of a Go function are in AX, BX, CX, DI, SI (amd64, since Go 1.17).
 ARGUMENTS = r"""

@@ -7,6 +7,7 @@ import textwrap
 from collections.abc import Callable, Iterator
 
 import pytest
+from attached import probes
 from mistake import GOOD, WORK_C, Case
 from mistakes import GROUPS
 
@@ -19,7 +20,7 @@ WIDTH = 98
 # What differs from run to run, or with the next update of the guest's kernel and compiler.
 VARIES = (
     (r"(This kernel .*Closest matches: [\w:]+), .*", r"\1, …"),
-    (r"\bprocess \d+", "process …"),
+    (r"\b([Pp]rocess) \d+", r"\1 …"),
     (r"\.h:\d+", ".h:…"),
     (r"\(\d+ lines of", "(… lines of"),
     (r"has \d+ of the \d+", "has … of the …"),
@@ -71,11 +72,6 @@ def mistakes(lab: Lab) -> Iterator[Mistakes]:
     assert lab.run(limit).returncode == 0
     yield Mistakes(lab)
     lab.run(["prlimit", "--pid", str(lab.agent_pid), "--nofile=1024:"])
-
-
-def probes(lab: Lab) -> int:
-    listing = lab.run(["ls", "-l", f"/proc/{lab.agent_pid}/fd"]).stdout
-    return listing.count("perf_event")
 
 
 @pytest.mark.parametrize("case", CASES, ids=[case.name.replace(" ", "-") for case in CASES])

@@ -9,10 +9,10 @@ from ebpflab import Lab
 pytestmark = pytest.mark.vm
 
 COLLECT = """
-import gc, os, signal
+import gc, os, signal, sys
 gc.disable()
 signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
-print("ready", flush=True)
+open(sys.argv[1], "x").close()
 signal.sigwait([signal.SIGUSR1])
 for n in range(13):
     gc.collect(n % 3)
@@ -33,7 +33,10 @@ int on_start(struct pt_regs *ctx) {
 
 @pytest.mark.parametrize("pid", [None, True], ids=["by path", "by pid"])
 def test_every_garbage_collection_of_python_is_a_row(lab: Lab, pid: bool | None) -> None:
-    workload = lab.start(["/usr/bin/python3", "-c", COLLECT])
+    ready = lab.run(["mktemp", "--dry-run"]).stdout.strip()
+    workload = lab.start(["/usr/bin/python3", "-c", COLLECT, ready])
+    while lab.run(["rm", ready]).returncode != 0:
+        pass  # Python is still starting, and the signal would end it
     usdt = lab.usdt("/usr/bin/python3", pid=pid and workload.pid)
     usdt.enable_probe(probe="python:gc__start", fn_name="on_start")
     with lab.load(STARTS, usdt_contexts=[usdt]) as prog:

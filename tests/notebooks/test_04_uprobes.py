@@ -15,7 +15,7 @@ BPF_HASH(paths, u64, u64);
 
 int on_known(struct pt_regs *ctx) {
     u64 length = GO_WORD2(ctx);
-    paths.increment(length);
+    paths.atomic_increment(length);
     return 0;
 }
 """'''

@@ -17,7 +17,7 @@ BPF_HASH(statuses, u64, u64);
 
 int on_return(struct pt_regs *ctx) {
     u64 status = PT_REGS_RC(ctx);
-    statuses.increment(status);
+    statuses.atomic_increment(status);
     return 0;
 }
 """'''
