@@ -141,14 +141,9 @@ class Connection:
             os.close(self._writer)
 
     def _read(self) -> None:
-        decoder = wire.Decoder()
         try:
-            while True:
-                data = os.read(self._reader, 1 << 20)
-                if not data:
-                    break
-                decoder.feed(data)
-                for kind, payload in decoder.frames():
+            with open(self._reader, "rb", closefd=False) as file:
+                for kind, payload in wire.read_frames(file):
                     self._dispatch(kind, payload)
         except OSError:
             pass
@@ -164,10 +159,10 @@ class Connection:
         if self._lost is None:
             self._give_up(errors.ConnectionLost(self._transport.post_mortem()))
 
-    def _dispatch(self, kind: int, payload: bytearray) -> None:
+    def _dispatch(self, kind: int, payload: bytes) -> None:
         if kind == wire.BATCH:
             stream, lost = wire.BATCH_HEADER.unpack_from(payload)
-            records = bytes(memoryview(payload)[wire.BATCH_HEADER.size :])
+            records = payload[wire.BATCH_HEADER.size :]
             with self._sinks_lock:
                 sinks = self._sinks.get(stream)
                 if sinks is None:

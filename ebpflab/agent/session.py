@@ -288,13 +288,8 @@ def main(reader: int, writer: int, end: Callable[[int], None]) -> None:
     session = Session(writer, end)
     try:
         session.begin()
-        decoder = wire.Decoder()
-        while True:
-            data = os.read(reader, 1 << 16)
-            if not data:
-                break
-            decoder.feed(data)
-            for kind, payload in decoder.frames():
+        with open(reader, "rb", closefd=False) as file:
+            for kind, payload in wire.read_frames(file):
                 if kind != wire.CONTROL:
                     raise wire.BadFrame(f"a notebook sends control frames only, not kind {kind}")
                 session.submit(wire.parse_control(payload))

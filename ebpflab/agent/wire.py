@@ -21,7 +21,7 @@ This file is used by both sides: standard library only, Python 3.9.
 import json
 import os
 import struct
-from typing import Any, Dict, Iterator, List, Tuple, Union
+from typing import Any, BinaryIO, Dict, Iterator, List, Tuple, Union
 
 PROTOCOL = 1
 CONTROL, BLOB, BATCH = 1, 2, 3
@@ -72,37 +72,26 @@ def write_frame(fd: int, frame: List[Buffer]) -> None:
             left[0] = left[0][written:]
 
 
-class Decoder:
-    """Cuts a byte stream into frames, however the bytes arrive.
+def read_frames(file: BinaryIO) -> Iterator[Tuple[int, bytes]]:
+    """Each frame of a buffered file, as (kind, payload), until its end. Raises BadFrame.
 
-    >>> decoder = Decoder()
-    >>> decoder.feed(b"".join(control({"id": 1})))
-    >>> list(decoder.frames())
-    [(1, bytearray(b'{"id":1}'))]
+    The file reads what is longer than its buffer to where it stays: a batch is not copied.
+
+    >>> import io
+    >>> list(read_frames(io.BytesIO(b"".join(control({"id": 1})))))
+    [(1, b'{"id":1}')]
     """
-
-    def __init__(self) -> None:
-        self._buffer = bytearray()
-
-    def feed(self, data: Buffer) -> None:
-        self._buffer += data
-
-    def frames(self) -> Iterator[Tuple[int, bytearray]]:
-        """Each whole frame received, as (kind, payload). Raises BadFrame."""
-        offset = 0
-        try:
-            while len(self._buffer) - offset >= HEADER.size:
-                length, kind = HEADER.unpack_from(self._buffer, offset)
-                if kind not in (CONTROL, BLOB, BATCH) or length > MAX_FRAME_BYTES:
-                    raise BadFrame(f"frame header says kind {kind}, {length:,} bytes")
-                end = offset + HEADER.size + length
-                if len(self._buffer) < end:
-                    break
-                payload = self._buffer[offset + HEADER.size : end]
-                offset = end
-                yield kind, payload
-        finally:
-            del self._buffer[:offset]
+    while True:
+        header = file.read(HEADER.size)
+        if len(header) < HEADER.size:
+            return
+        length, kind = HEADER.unpack(header)
+        if kind not in (CONTROL, BLOB, BATCH) or length > MAX_FRAME_BYTES:
+            raise BadFrame(f"frame header says kind {kind}, {length:,} bytes")
+        payload = file.read(length)
+        if len(payload) < length:
+            return  # cut off
+        yield kind, payload
 
 
 def parse_control(payload: Buffer) -> Message:

@@ -66,12 +66,10 @@ class RecordingTransport(Transport):
     def post_mortem(self) -> str:
         return self._inner.post_mortem()
 
-    def _pass(self, from_fd: int, to_fd: int, note: Callable[[int, bytearray], None]) -> None:
-        decoder = wire.Decoder()
+    def _pass(self, from_fd: int, to_fd: int, note: Callable[[int, bytes], None]) -> None:
         try:
-            while data := os.read(from_fd, 1 << 20):
-                decoder.feed(data)
-                for kind, payload in decoder.frames():
+            with open(from_fd, "rb", closefd=False) as file:
+                for kind, payload in wire.read_frames(file):
                     note(kind, payload)
                     wire.write_frame(to_fd, wire.encode(kind, payload))
         except OSError:
@@ -80,7 +78,7 @@ class RecordingTransport(Transport):
             if to_fd == self._theirs.fileno():  # the agent has ended
                 self._theirs.shutdown(socket.SHUT_WR)
 
-    def _note_request(self, _: int, payload: bytearray) -> None:
+    def _note_request(self, _: int, payload: bytes) -> None:
         request = wire.parse_control(payload)
         ident = request.pop("id")
         sent, asking = self._asking.pop(ident, (len(self._items), Asking(None, aside=True)))
@@ -91,10 +89,10 @@ class RecordingTransport(Transport):
             cell = self._runs.index(asking.run)
         self._asked[ident] = request, sent, cell, asking.aside
 
-    def _note_arrival(self, kind: int, payload: bytearray) -> None:
+    def _note_arrival(self, kind: int, payload: bytes) -> None:
         if kind == wire.BATCH:
             stream, lost = wire.BATCH_HEADER.unpack_from(payload)
-            self._items.append(Batch(stream, lost, bytes(payload[wire.BATCH_HEADER.size :])))
+            self._items.append(Batch(stream, lost, payload[wire.BATCH_HEADER.size :]))
             return
         if kind == wire.BLOB:
             (ident,) = wire.BLOB_HEADER.unpack_from(payload)

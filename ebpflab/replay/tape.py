@@ -13,6 +13,7 @@ so ``xz -dc`` shows what is in it. Requests are kept with the cell that made the
 from __future__ import annotations
 
 import hashlib
+import io
 import lzma
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -95,10 +96,8 @@ def text_name(text: str) -> str:
 def load(path: Path) -> Tape:
     """Read a tape. Raises RecordingError when it is none, or cut off."""
     try:
-        decoder = wire.Decoder()
-        decoder.feed(lzma.decompress(path.read_bytes()))
-        frames = decoder.frames()
-        _, first = next(frames, (0, bytearray()))
+        frames = wire.read_frames(io.BytesIO(lzma.decompress(path.read_bytes())))
+        _, first = next(frames, (0, b""))
         header = wire.parse_control(first)
         if header.pop("format", None) != FORMAT:
             raise RecordingError(f"{path} is of another version of ebpflab: record it again.")
@@ -125,12 +124,12 @@ def _encode(item: Item) -> list[list[wire.Buffer]]:
     return [*(wire.encode(wire.BLOB, blob) for blob in blobs), wire.control(control)]
 
 
-def _decode(frames: Iterator[tuple[int, bytearray]]) -> Iterator[Item]:
+def _decode(frames: Iterator[tuple[int, bytes]]) -> Iterator[Item]:
     blob = bytearray()
     for kind, payload in frames:
         if kind == wire.BATCH:
             stream, lost = wire.BATCH_HEADER.unpack_from(payload)
-            yield Batch(stream, lost, bytes(payload[wire.BATCH_HEADER.size :]))
+            yield Batch(stream, lost, payload[wire.BATCH_HEADER.size :])
         elif kind == wire.BLOB:
             blob += payload
         else:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import subprocess
 import tempfile
 
+from ebpflab.agent import wire
 from ebpflab.targets.base import Transport
 
 _END_SECONDS = 3.0
@@ -29,6 +31,10 @@ class ChildTransport(Transport):
         assert self._process.stdin is not None and self._process.stdout is not None
         self.writer = self._process.stdin.fileno()
         self.reader = self._process.stdout.fileno()
+        try:  # a batch at once instead of 64 KiB: fewer turns of agent and notebook
+            fcntl.fcntl(self.reader, fcntl.F_SETPIPE_SZ, wire.CHUNK_BYTES)
+        except (AttributeError, OSError):
+            pass  # not on Linux; or this user has many pipes, or a limit below that (pipe(7))
 
     def close(self) -> None:
         """Close the agent's input; it detaches and ends. Killed when it does not."""

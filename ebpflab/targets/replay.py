@@ -54,12 +54,10 @@ class ReplayTransport(Transport):
         return "The recording is not played any more."
 
     def _serve(self) -> None:
-        decoder = wire.Decoder()
         try:
             self._write(wire.control({"hello": self._hello}))
-            while data := self._ours.recv(1 << 16):
-                decoder.feed(data)
-                for _, payload in decoder.frames():
+            with self._ours.makefile("rb") as file:
+                for _, payload in wire.read_frames(file):
                     self._answer(wire.parse_control(payload))
         except OSError:
             pass  # the lab was closed

@@ -38,10 +38,8 @@ def _say(end: socket.socket, message: wire.Message) -> None:
 
 
 def _requests(end: socket.socket) -> Iterator[wire.Message]:
-    decoder = wire.Decoder()
-    while data := end.recv(1 << 16):
-        decoder.feed(data)
-        for _, payload in decoder.frames():
+    with end.makefile("rb") as file:
+        for _, payload in wire.read_frames(file):
             yield wire.parse_control(payload)
 
 

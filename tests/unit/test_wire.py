@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import os
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -16,6 +18,22 @@ FRAMES = st.lists(
 )
 
 
+class Dripping(io.RawIOBase):
+    """A stream of which each read gets the next few bytes."""
+
+    def __init__(self, stream: bytes, cuts: list[int]) -> None:
+        self._stream, self._cuts, self._turn = stream, cuts, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        size = min(self._cuts[self._turn % len(self._cuts)], len(buffer), len(self._stream))
+        buffer[:size], self._stream = self._stream[:size], self._stream[size:]
+        self._turn += 1
+        return size
+
+
 def _joined(frame: list[wire.Buffer]) -> bytes:
     return b"".join(bytes(part) for part in frame)
 
@@ -23,21 +41,26 @@ def _joined(frame: list[wire.Buffer]) -> bytes:
 @given(FRAMES, st.lists(st.integers(1, 40), min_size=1))
 def test_frames_survive_any_cutting(frames: list[tuple[int, bytes]], cuts: list[int]) -> None:
     stream = b"".join(_joined(wire.encode(kind, payload)) for kind, payload in frames)
-    decoder, found, at, turn = wire.Decoder(), [], 0, 0
-    while at < len(stream):
-        step = cuts[turn % len(cuts)]
-        decoder.feed(stream[at : at + step])
-        found += [(kind, bytes(payload)) for kind, payload in decoder.frames()]
-        at, turn = at + step, turn + 1
-    assert found == frames
+    for buffer_bytes in (16, 8192):
+        file = io.BufferedReader(Dripping(stream, cuts), buffer_bytes)
+        assert list(wire.read_frames(file)) == frames
+
+
+@given(FRAMES, st.integers(1, 300))
+def test_a_stream_that_is_cut_off_gives_its_whole_frames(
+    frames: list[tuple[int, bytes]], missing: int
+) -> None:
+    whole = [_joined(wire.encode(kind, payload)) for kind, payload in frames]
+    stream = b"".join(whole)[:-missing]
+    found = list(wire.read_frames(io.BytesIO(stream)))
+    assert found == frames[: len(found)]
+    assert len(b"".join(whole[: len(found) + 1])) > len(stream) or not frames
 
 
 @given(st.binary(max_size=200))
 def test_garbage_is_refused_or_waits_for_more(data: bytes) -> None:
-    decoder = wire.Decoder()
-    decoder.feed(data)
     try:
-        for kind, payload in decoder.frames():
+        for kind, payload in wire.read_frames(io.BytesIO(data)):
             assert kind in (wire.CONTROL, wire.BLOB, wire.BATCH)
             assert len(payload) <= wire.MAX_FRAME_BYTES
     except wire.BadFrame:
@@ -45,10 +68,9 @@ def test_garbage_is_refused_or_waits_for_more(data: bytes) -> None:
 
 
 def test_a_giant_length_is_refused_before_anything_is_kept_for_it() -> None:
-    decoder = wire.Decoder()
-    decoder.feed(wire.HEADER.pack(0xFFFFFFFF, wire.BATCH))
+    giant = io.BytesIO(wire.HEADER.pack(0xFFFFFFFF, wire.BATCH))
     with pytest.raises(wire.BadFrame, match="4,294,967,295 bytes"):
-        list(decoder.frames())
+        list(wire.read_frames(giant))
 
 
 def test_a_frame_over_the_limit_is_not_sent() -> None:
@@ -67,11 +89,9 @@ def test_partial_writes_are_continued() -> None:
     os.set_blocking(writer, True)
     payload = os.urandom(40_000)
     wire.write_frame(writer, wire.encode(wire.BATCH, payload[:10], payload[10:]))
-    decoder = wire.Decoder()
-    decoder.feed(os.read(reader, 1 << 20))
-    assert [bytes(found) for _, found in decoder.frames()] == [payload]
-    os.close(reader)
     os.close(writer)
+    with os.fdopen(reader, "rb") as file:
+        assert [found for _, found in wire.read_frames(file)] == [payload]
 
 
 @pytest.mark.parametrize(("length", "expected"), [(0, 8), (1, 16), (8, 16), (9, 24), (40, 48)])

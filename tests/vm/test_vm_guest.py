@@ -208,14 +208,9 @@ def test_the_agent_says_hello() -> None:
     transport = VmTarget().connect(print)
     try:
         assert transport.set_clock
-        decoder = wire.Decoder()
-        frames: list[tuple[int, bytearray]] = []
-        while not frames:
-            data = os.read(transport.reader, 65536)
-            assert data, transport.post_mortem()
-            decoder.feed(data)
-            frames += decoder.frames()
-        hello = wire.parse_control(frames[0][1])["hello"]
+        with open(transport.reader, "rb", closefd=False) as file:
+            _, payload = next(wire.read_frames(file))
+        hello = wire.parse_control(payload)["hello"]
         assert hello["kernel"] in {info.kernel for info in vm.images()}
     finally:
         transport.close()
