@@ -45,7 +45,7 @@ def _named(name: str) -> Target:
     except KeyError:
         raise TargetError(
             f"There is no target {name!r}. Targets: auto, {', '.join(TARGETS)},"
-            " ssh://user@host, replay:CHAPTER."
+            " ssh://user@host."
             f"{suggest(name, TARGETS)}"
         ) from None
 
