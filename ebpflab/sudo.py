@@ -1,11 +1,16 @@
 """`ebpflab setup-sudo`: let one user start the agent as root, and nothing else.
 
-    /usr/local/lib/ebpflab/agent    a copy of ebpflab/agent that only root can change
-    /etc/sudoers.d/ebpflab          a rule that names exactly that copy, for one user
+    /usr/local/lib/ebpflab/agent        a copy of ebpflab/agent that only root can change
+    /usr/local/lib/ebpflab/start-agent  starts that copy
+    /etc/sudoers.d/ebpflab              a rule that names exactly this, for one user
 
 The rule may never name a file that the user can write: whoever changes such a file is root.
 So the agent is copied, every folder above the copy is checked, and the copy counts only
-while it is byte for byte what this version of ebpflab would run (:func:`installed_agent`).
+while it is byte for byte what this version of ebpflab would run (:func:`installed_starter`).
+
+Nor may the rule name python3. sudo lets a user call it by a link of their own, and Python looks
+for its standard library beside the name that it was called by (pyvenv.cfg). A script's name goes
+no further than the kernel, which starts the script's interpreter by a name of our choice.
 
 Every function takes ``prefix``, the folder that stands for ``/``: tests use a temporary one.
 """
@@ -27,7 +32,8 @@ from ebpflab.errors import EbpflabError, MissingTool, NeedsRoot
 ROOT = Path("/")
 AGENT = Path("/usr/local/lib/ebpflab/agent")
 RULE = Path("/etc/sudoers.d/ebpflab")
-COMMAND = ("/usr/bin/python3", "-I", "-B", str(AGENT))
+STARTER = AGENT.with_name("start-agent")
+START = f"#!/bin/sh\nexec /usr/bin/python3 -I -B {AGENT}\n"
 SOURCE = Path(__file__).parent / "agent"
 
 
@@ -43,7 +49,7 @@ def rule_for(user: str) -> str:
         )
     return (
         "# Written by `ebpflab setup-sudo`; `sudo ebpflab setup-sudo --remove` takes it away.\n"
-        f"{user} ALL=(root) NOPASSWD: {' '.join(COMMAND)}\n"
+        f'{user} ALL=(root) NOPASSWD: {STARTER} ""\n'  # "": no arguments
     )
 
 
@@ -68,8 +74,9 @@ def describe(user: str) -> str:
     """What :func:`install` will write, for the reader to agree to."""
     return (
         f"This will write\n\n"
-        f"  {AGENT}/    a copy of {SOURCE} that only root can change\n"
-        f"  {RULE}           this rule, checked with visudo:\n\n"
+        f"  {AGENT}/        a copy of {SOURCE} that only root can change\n"
+        f"  {STARTER}   starts it\n"
+        f"  {RULE}               this rule, checked with visudo:\n\n"
         + "".join(f"      {line}\n" for line in rule_for(user).splitlines())
         + f"\nThe agent loads BPF programs and starts the commands of `lab.run` as root, so\n"
         f"{user} will be root in all but name, without a password. If that is too much,\n"
@@ -77,16 +84,16 @@ def describe(user: str) -> str:
     )
 
 
-def installed_agent(prefix: Path = ROOT) -> Path | None:
-    """The root-owned copy, if it is there, out of users' reach, and the same as our agent."""
-    agent = _under(prefix, AGENT)
+def installed_starter(prefix: Path = ROOT) -> Path | None:
+    """What the rule names, if all of it is there, out of users' reach, and the same as ours."""
+    agent, starter = _under(prefix, AGENT), _under(prefix, STARTER)
     try:
-        if _first_unsafe([*_above(agent, prefix), agent, *agent.rglob("*")]) is not None:
+        if _first_unsafe([*_above(agent, prefix), starter, agent, *agent.rglob("*")]) is not None:
             return None
-        same = _sources(agent) == _sources(SOURCE)
+        same = starter.read_text() == START and _sources(agent) == _sources(SOURCE)
     except OSError:
         return None
-    return agent if same else None
+    return starter if same else None
 
 
 def install(user: str, prefix: Path = ROOT) -> None:
@@ -195,5 +202,8 @@ def _install_agent(prefix: Path) -> None:
         new.chmod(0o755)
         shutil.rmtree(place, ignore_errors=True)
         new.rename(place)
+        starter = _under(prefix, STARTER)
+        starter.write_text(START)
+        starter.chmod(0o755)
     finally:
         shutil.rmtree(new, ignore_errors=True)

@@ -27,8 +27,7 @@ from typing import Callable, Dict, List, NamedTuple, Optional, Tuple
 
 YES, NO, UNKNOWN = "yes", "no", "unknown"
 SYSTEM_PYTHON = "/usr/bin/python3"
-INSTALLED_AGENT = "/usr/local/lib/ebpflab/agent"
-AGENT_COMMAND = (SYSTEM_PYTHON, "-I", "-B", INSTALLED_AGENT)
+INSTALLED_STARTER = "/usr/local/lib/ebpflab/start-agent"  # what `ebpflab setup-sudo` allows
 
 # The least BCC whose own copy of the kernel's headers still compiles against a kernel:
 # `struct bpf_wq` came in 6.10 (fixed in BCC 0.31); 6.18 and 6.19 each needed one more fix.
@@ -160,9 +159,9 @@ def check_root(machine: Machine) -> Finding:
         return Finding(NO, "not root, and sudo is not installed", f"run as root, or {USE_GUEST}")
     if machine.run("sudo", "-n", "true")[0] == 0:
         return Finding(YES, "sudo works without a password")
-    allowed = machine.exists(INSTALLED_AGENT)
-    if allowed and machine.run("sudo", "-n", "-l", *AGENT_COMMAND)[0] == 0:
-        return Finding(YES, f"a sudo rule allows {INSTALLED_AGENT}")
+    installed = machine.exists(INSTALLED_STARTER)
+    if installed and machine.run("sudo", "-n", "-l", INSTALLED_STARTER)[0] == 0:
+        return Finding(YES, f"a sudo rule allows {INSTALLED_STARTER}")
     fix = f"sudo .venv/bin/ebpflab setup-sudo, or {USE_GUEST}"
     return Finding(NO, "not root, and sudo would ask for a password", fix)
 
@@ -191,7 +190,8 @@ def check_bcc_version(machine: Machine) -> Finding:
     if bcc < needed:
         least = ".".join(map(str, needed))
         reason = f"kernel {machine.release} needs BCC {least} or newer; this is {text}"
-        return Finding(NO, reason, f"a newer distribution (Debian 13 has 0.31), or {USE_GUEST}")
+        fix = f"boot an older kernel, upgrade to a release with BCC {least}, or {USE_GUEST}"
+        return Finding(NO, reason, fix)
     if kernel >= (5, 15) and bcc < (0, 19):
         reason = f"BCC {text} fails on network headers of kernel 5.15; the rest compiles"
         return Finding(UNKNOWN, reason, f"for network programs {USE_GUEST}")

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from ebpflab import agent
 from ebpflab.errors import BccMissing, NeedsRoot, TargetError
-from ebpflab.sudo import installed_agent
+from ebpflab.sudo import installed_starter
 from ebpflab.targets.base import Progress, Target, Transport
 from ebpflab.targets.child import ChildTransport
 
@@ -59,11 +59,11 @@ class LocalTarget(Target):
         ours = Path(agent.__file__).parent
         if os.geteuid() == 0:
             return [SYSTEM_PYTHON, "-I", "-B", str(ours)]
-        for place in (installed_agent(), ours):
-            if place is not None:
-                command = [SYSTEM_PYTHON, "-I", "-B", str(place)]
-                if _sudo_allows(command):
-                    return ["sudo", "-n", *command]
+        starter = installed_starter()
+        commands = [[str(starter)]] if starter else []
+        for command in (*commands, [SYSTEM_PYTHON, "-I", "-B", str(ours)]):
+            if _sudo_allows(command):
+                return ["sudo", "-n", *command]
         return None
 
     def unavailable(self) -> str | None:

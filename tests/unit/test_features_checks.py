@@ -100,7 +100,7 @@ def test_ordinary_user(
 ) -> None:
     machine.euid, machine.programs = 1000, programs
     if installed:
-        machine.write(f"{features.INSTALLED_AGENT}/__main__.py")
+        machine.write(features.INSTALLED_STARTER)
     finding = features.check_root(machine)
     assert finding.status == status
     assert reason in finding.reason

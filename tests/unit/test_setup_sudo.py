@@ -31,7 +31,7 @@ def everything(folder: Path) -> set[Path]:
 def test_rule_names_one_user_and_exactly_one_command() -> None:
     lines = sudo.rule_for("alice").splitlines()
     assert [line for line in lines if not line.startswith("#")] == [
-        "alice ALL=(root) NOPASSWD: /usr/bin/python3 -I -B /usr/local/lib/ebpflab/agent"
+        'alice ALL=(root) NOPASSWD: /usr/local/lib/ebpflab/start-agent ""'
     ]
 
 
@@ -48,7 +48,7 @@ def test_install_then_remove_leaves_nothing(prefix: Path) -> None:
     assert stat.S_IMODE(rule.stat().st_mode) == 0o440
     subprocess.run(["visudo", "-c", "-f", rule], check=True, capture_output=True)
     agent = prefix / "usr/local/lib/ebpflab/agent"
-    assert sudo.installed_agent(prefix) == agent
+    assert sudo.installed_starter(prefix) == agent.with_name("start-agent")
     for path in (agent, *agent.rglob("*")):
         assert path.stat().st_uid == path.stat().st_gid == 0
         assert not path.stat().st_mode & 0o022
@@ -62,9 +62,9 @@ def test_installing_again_replaces_rule_and_copy(prefix: Path) -> None:
     sudo.install("alice", prefix)
     agent = prefix / "usr/local/lib/ebpflab/agent"
     (agent / "left_over.py").write_text("")
-    assert sudo.installed_agent(prefix) is None
+    assert sudo.installed_starter(prefix) is None
     sudo.install("bob", prefix)
-    assert sudo.installed_agent(prefix) == agent
+    assert sudo.installed_starter(prefix) is not None
     assert "alice" not in (prefix / "etc/sudoers.d/ebpflab").read_text()
 
 
@@ -74,27 +74,27 @@ def test_files_are_the_same_whatever_the_umask(prefix: Path) -> None:
         sudo.install("alice", prefix)
     finally:
         os.umask(before)
-    assert sudo.installed_agent(prefix) is not None
+    assert sudo.installed_starter(prefix) is not None
 
 
-def test_no_copy_is_no_installed_agent(prefix: Path) -> None:
-    assert sudo.installed_agent(prefix) is None
+def test_no_copy_is_no_installed_starter(prefix: Path) -> None:
+    assert sudo.installed_starter(prefix) is None
 
 
 def test_a_copy_that_differs_or_can_be_changed_does_not_count(prefix: Path) -> None:
     sudo.install("alice", prefix)
     agent = prefix / "usr/local/lib/ebpflab/agent"
-    for path in (agent / "wire.py", agent, agent.parents[3]):
+    for path in (agent / "wire.py", agent.with_name("start-agent"), agent, agent.parents[3]):
         mode = stat.S_IMODE(path.stat().st_mode)
         path.chmod(mode | 0o002)
-        assert sudo.installed_agent(prefix) is None, path
+        assert sudo.installed_starter(prefix) is None, path
         path.chmod(mode)
         os.chown(path, 65534, 65534)
-        assert sudo.installed_agent(prefix) is None, path
+        assert sudo.installed_starter(prefix) is None, path
         os.chown(path, 0, 0)
-    assert sudo.installed_agent(prefix) == agent
+    assert sudo.installed_starter(prefix) is not None
     (agent / "wire.py").write_text("# changed\n")
-    assert sudo.installed_agent(prefix) is None
+    assert sudo.installed_starter(prefix) is None
 
 
 @pytest.mark.parametrize("folder", ["usr", "usr/local/lib", "usr/local/lib/ebpflab"])
