@@ -34,8 +34,9 @@ PAGE = mmap.PAGESIZE
 _HEADER = struct.Struct("<II")
 _POLL_SECONDS = 0.1  # a discard with NO_WAKEUP can swallow the next adaptive wake-up
 _BUSY_WAIT_SECONDS = 1.0  # for a producer that was interrupted and has to wait for its CPU
-_PAUSE_SECONDS = 0.001
-_PAUSE_BYTES_PER_SECOND = 256 << 20  # at a quarter of this, a pause fills a quarter of the buffer
+# The longest pause, and the rate that it has to stand: at a quarter of this a pause fills a quarter
+# of the buffer. A short pause stands what probes send, a long one the most that a ring can take.
+_PAUSES = ((0.001, 256 << 20), (0.01, 2 << 30))
 
 Send = Callable[[int, int, Buffer], None]
 """``send(stream id, lost so far, bytes)``; blocks while the reader is slow."""
@@ -301,8 +302,8 @@ class Drain(threading.Thread):
         Without this a program that sends a record every 10 us wakes us, and the notebook, for
         each of them. The smaller the smallest buffer, the shorter.
         """
-        sizes = (stream.size_bytes for stream in self._streams.values())
-        pause = min([_PAUSE_SECONDS, *(size / _PAUSE_BYTES_PER_SECOND for size in sizes)])
+        smallest = min((stream.size_bytes for stream in self._streams.values()), default=0)
+        pause = max(min(longest, smallest / rate) for longest, rate in _PAUSES)
         select.select([self._wake_reader], [], [], pause)
 
     def run(self) -> None:
