@@ -121,10 +121,10 @@ def _events(rounds: list[Round]) -> str:
     heads = ["", "rows/s", "ebpflab's by these", "lost", "slow-down", "processor", "memory, MB"]
     alone = median(each.alone_seconds for each in rounds)
     loads = ", ".join(f"{each.load:.1f}" for each in rounds)
-
-    return (
-        _table(heads, rows) + f"\nAlone: {alone:.2f} s. Load average after each round: {loads}.\n"
-    )
+    below = f"Alone: {alone:.2f} s. Load average after each round: {loads}."
+    if any(each.runs[OURS].dropped for each in rounds):
+        below += " Rows that arrived count, though the stream keeps the newest 256 MiB alone."
+    return f"{_table(heads, rows)}\n{below}\n"
 
 
 def _table_rows(rounds: list[Round]) -> str:
