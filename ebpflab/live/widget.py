@@ -35,6 +35,7 @@ _UPLOT = _HERE / "vendor" / "uPlot-1.6.32"
 _PICTURE_SECONDS = 5.0
 _GONE_SECONDS = 2.0  # a cell that is moved takes its view away and brings it back
 _SILENT_SECONDS = 15.0  # a page that has a view says so every 5 s
+_CLOSING_SECONDS = 30.0  # its picture is drawn once more, which takes a while on a busy machine
 WINDOWS_S = {"10 s": 10, "30 s": 30, "2 min": 120}
 RATES_HZ = {"10 a second": 10, "5 a second": 5, "2 a second": 2, "1 a second": 1}
 
@@ -80,7 +81,7 @@ class Live(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no types
         self._drawing = threading.Lock()
         self._looked_s = self._drawn_s = self._seen_s = time.monotonic()
         self._gone_s: float | None = None
-        self._busy, self._moved, self._ran, self._said = in_notebook(), False, False, ""
+        self._busy, self._moved, self._ran, self._said = in_notebook(), True, False, ""
         self.view = View()
         self.view.key = self.view.model_id
         self.view.on_msg(self._hear)
@@ -144,14 +145,20 @@ class Live(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no types
         self._draw()
 
     def close(self) -> None:
-        """End for good: detach the program, unless another view watches it; keep the picture."""
+        """End for good: detach the program, unless another view watches it; keep the picture.
+
+        Returns when the picture is where the view was, whoever closes it: the thread does so as
+        well when it finds the program closed, and what it sends after the cell that closed it has
+        ended would reach nobody who executes a notebook.
+        """
         with self._lock:
-            if self._ended:
-                return
-            self._ended = True
-        self._leave()
+            first, self._ended = not self._ended, True
+        if first:
+            self._leave()
         if threading.current_thread() is not self._thread:
-            self._thread.join(_GONE_SECONDS)
+            self._thread.join(_CLOSING_SECONDS)
+        if not first:
+            return
         self._tick()
         self._listen_to_cells("unregister")
         if self._picture is not None:
@@ -294,17 +301,20 @@ class Live(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no types
         self._seen_s, self._busy = time.monotonic(), False
         if self._program.closed:
             self.close()
-        elif self._moved:
+        else:
             self._draw()
 
     # -- what stays --------------------------------------------------------------------------
 
     def _draw(self) -> None:
-        """Renew the picture that is saved with the notebook."""
+        """Renew the picture that is saved with the notebook, if it is not the newest."""
         if self._picture is None:
             return
-        with self._drawing:  # an older picture must not come after a newer one
+        # One at a time: an older picture must not come after a newer one, nor after the cell.
+        with self._drawing:
             with self._lock:
+                if not self._moved:
+                    return
                 self._moved, self._drawn_s = False, time.monotonic()
                 frame = self._history.frame(self.window.value)
                 rows = self._source.newest()

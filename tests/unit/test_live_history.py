@@ -213,6 +213,30 @@ def test_two_views_of_one_program_end_one_after_the_other(live: Live) -> None:
     assert not live._program.attached
 
 
+class SlowPicture:
+    """A picture that is drawn when the test says so."""
+
+    def __init__(self) -> None:
+        self.begun, self.go, self.log = threading.Event(), threading.Event(), list[str]()
+
+    def show(self, *_: object) -> None:
+        self.begun.set()
+        self.go.wait(10)
+        self.log.append("drawn")
+
+    def close_view(self) -> None:
+        self.log.append("view closed")
+
+
+def test_who_closes_waits_for_the_thread_that_closes_already(live: Live) -> None:
+    live._picture = picture = SlowPicture()
+    live._program.closed = True  # the thread sees that
+    assert picture.begun.wait(10)
+    threading.Timer(0.2, picture.go.set).start()
+    live.close()  # as at the end of the cell that has closed the program
+    assert picture.log == ["drawn", "view closed"]
+
+
 def test_an_error_is_said_in_the_view(live: Live) -> None:
     def fail() -> None:
         raise ConnectionLost("The agent is gone.")
