@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import nbformat
 import pandas as pd
 import pytest
-from playwright.sync_api import FrameLocator, Locator, Page
+from playwright.sync_api import FrameLocator, Locator, Page, expect
 from test_jupyterlab import code_cells, in_theme, open_notebook, run_all_cells
 
 from ebpflab import Frame, plots
@@ -17,38 +18,70 @@ from ebpflab import Frame, plots
 _CELLS = ("lab", "source", "attach", "run", "names-run", "ours", "flame", "close")
 
 
-def box(picture: FrameLocator | Locator, name: str) -> float:
-    """The width of a function's box, in pixels."""
-    found = picture.locator(f".frame[name='{name}'] rect").bounding_box()
-    return found["width"] if found else 0
+def widths(picture: FrameLocator | Locator) -> dict[str, float]:
+    """The width of each function's widest box, in pixels, all at one moment."""
+    return dict(
+        picture.locator("#chart").evaluate(
+            """chart => {
+                const widths = {};
+                for (const frame of chart.querySelectorAll(".frame")) {
+                    const name = frame.getAttribute("name");
+                    const { width } = frame.querySelector("rect").getBoundingClientRect();
+                    widths[name] = Math.max(widths[name] ?? 0, width);
+                }
+                return widths;
+            }"""
+        )
+    )
 
 
-def settled(page: Page) -> None:
-    page.wait_for_timeout(600)  # zooming takes 200 ms to be drawn
+def becomes(
+    page: Page, picture: FrameLocator | Locator, wanted: Callable[[dict[str, float]], bool]
+) -> dict[str, float]:
+    """Wait until the boxes are as wanted: zooming takes 200 ms, and longer on a busy machine."""
+    seen: dict[str, float] = {}
+    for _ in range(200):
+        seen = widths(picture)
+        if wanted(seen):
+            return seen
+        page.wait_for_timeout(100)
+    raise AssertionError(seen)
 
 
 def zoom_and_search(page: Page, picture: FrameLocator | Locator) -> None:
     """Click the function that takes a fifth of the time, go back, and search for it."""
-    picture.locator(".frame[name='reply']").first.wait_for()
-    settled(page)
-    before = box(picture, "reply")
-    assert 0.1 < before / box(picture, "main") < 0.3
+    before = becomes(page, picture, lambda seen: 0 < seen.get("reply", 0) < 0.3 * seen["main"])
+    assert before["reply"] > 0.1 * before["main"]
     picture.locator(".frame[name='reply']").click()
-    settled(page)
-    assert box(picture, "reply") == pytest.approx(box(picture, "main"), abs=2)
+    becomes(page, picture, lambda seen: abs(seen["reply"] - seen["main"]) < 2)
     picture.get_by_role("button", name="whole picture").click()
-    settled(page)
-    assert box(picture, "reply") == pytest.approx(before, abs=2)
+    becomes(page, picture, lambda seen: abs(seen["reply"] - before["reply"]) < 2)
     picture.get_by_role("searchbox").fill("REPLY")
     told = picture.get_by_role("status")
-    found = re.match(r"“REPLY”: ([\d.]+) %, ([\d,]+) samples$", told.inner_text())
-    assert found and 10 < float(found[1]) < 30
+    expect(told).to_have_text(re.compile(r"^“REPLY”: [\d.]+ %, [\d,]+ samples$"))
+    assert 10 < float(told.inner_text().split()[1]) < 30
     shown = [picture.locator(f".frame[name='{each}'] rect") for each in ("reply", "checksum")]
     lit, other = [each.get_attribute("fill") for each in shown]
     assert lit == "#e86fd0" != other
     picture.get_by_role("searchbox").fill("")
     picture.locator(".frame[name='checksum']").hover()
-    assert re.match(r"checksum: [\d.]+ %, [\d,]+ samples \(hot\)$", told.inner_text())
+    expect(told).to_have_text(re.compile(r"^checksum: [\d.]+ %, [\d,]+ samples \(hot\)$"))
+
+
+def run_until_all_is_kept(page: Page) -> None:
+    """Run the cells, again where the hot function's one stack has been lost.
+
+    Its number is a hash, and each run puts the program elsewhere, so one run in a hundred or so
+    finds its place taken. The chapter tells the reader to run the cells again.
+    """
+    for _ in range(3):
+        run_all_cells(page)
+        cells = code_cells(page)
+        assert not [each for cell in cells.values() for each in cell["outputs"] if "ename" in each]
+        if "checksum" in str(cells["ours"]["outputs"]):
+            return
+        page.evaluate("() => window.jupyterapp.commands.execute('notebook:clear-all-cell-outputs')")
+    raise AssertionError("checksum was lost three times")
 
 
 @pytest.mark.browser
@@ -60,21 +93,18 @@ def test_in_jupyterlab(page: Page, jupyterlab: str, tmp_path: Path) -> None:
     notebook.cells = [cell for cell in notebook.cells if cell.metadata.name in _CELLS]
     nbformat.write(notebook, path)
     open_notebook(page, jupyterlab, path.name)
-    run_all_cells(page)
-    cells = code_cells(page)
-    failed = [each for cell in cells.values() for each in cell["outputs"] if "ename" in each]
-    assert failed == []
+    run_until_all_is_kept(page)
+    picture = page.frame_locator("iframe[title^='hot, 99']")
     for theme in ("JupyterLab Light", "JupyterLab Dark"):
         in_theme(page, theme)
         page.locator("iframe[title^='hot, 99']").scroll_into_view_if_needed()
-        settled(page)
+        picture.locator(".frame[name='reply']").wait_for()
         page.screenshot(path=tmp_path / f"{theme.split()[-1].lower()}.png")
-    picture = page.frame_locator("iframe[title^='hot, 99']")
     zoom_and_search(page, picture)
     page.evaluate("() => window.jupyterapp.commands.execute('docmanager:save')")
     page.wait_for_function("() => !window.jupyterapp.shell.currentWidget.context.model.dirty")
-    page.reload()
-    page.locator("iframe[title^='hot, 99']").wait_for(state="attached")
+    # Until its kernel is there again: before that, JupyterLab may draw an output a second time.
+    open_notebook(page, jupyterlab, path.name)
     zoom_and_search(page, picture)
 
 

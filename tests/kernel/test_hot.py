@@ -31,6 +31,20 @@ struct leave { struct key key; u64 at_ns; };
 BPF_STACK_TRACE(stacks, 16384);
 BPF_HASH(counts, struct key, u64, 16384);
 BPF_HASH(left, u32, struct leave, 16384);
+BPF_HASH(began, u32, u64);
+BPF_HASH(asleep_ns, u32, u64);
+TRACEPOINT_PROBE(syscalls, sys_enter_nanosleep) {
+  u32 tid = bpf_get_current_pid_tgid();
+  u64 now_ns = bpf_ktime_get_ns();
+  began.update(&tid, &now_ns);
+  return 0;
+}
+TRACEPOINT_PROBE(syscalls, sys_exit_nanosleep) {
+  u32 tid = bpf_get_current_pid_tgid();
+  u64 *began_ns = began.lookup(&tid);
+  if (began_ns) asleep_ns.increment(tid, bpf_ktime_get_ns() - *began_ns);
+  return 0;
+}
 TRACEPOINT_PROBE(sched, sched_switch) {
   u32 out = args->prev_pid, in = args->next_pid;
   struct leave leave = {.at_ns = bpf_ktime_get_ns()};
@@ -108,14 +122,21 @@ def test_kernel_functions_are_named(lab: Lab, sampled: Program) -> None:
     assert {"vfs_read", "read_iter_zero"} & kernel and "[unknown]" not in kernel
 
 
-def test_sleep_is_time_off_the_cpu(lab: Lab) -> None:
+def _slept(lab: Lab) -> tuple[pd.DataFrame, float]:
+    """The stacks of ``nap``, 3 x 100 ms, and the milliseconds that its system calls took."""
     with lab.load(OFF_CPU) as prog:
         sleeper = lab.run([f"{HOT}/hot", "--sleep", "3", "100"])
         prog.detach()
-        frame = prog.stacks()
-    naps = frame[(frame["pid"] == sleeper.pid) & (frame["comm"] == "hot")]
-    naps = naps[naps["stack"].map(lambda stack: any(each.name == "nap" for each in stack))]
-    assert naps["value"].sum() / 1e6 == pytest.approx(300, abs=30)
-    (stack,) = naps["stack"]
-    names = [each.name for each in stack]
+        frame, asleep = prog.stacks(), prog["asleep_ns"].frame().set_index("key")["value"]
+    of_nap = frame["stack"].map(lambda stack: any(each.name == "nap" for each in stack))
+    return frame[of_nap & (frame["pid"] == sleeper.pid)], asleep[sleeper.pid] / 1e6
+
+
+def test_sleep_is_time_off_the_cpu(lab: Lab) -> None:
+    naps, asleep_ms = _slept(lab)
+    while naps.empty:  # its stack's number was another stack's
+        naps, asleep_ms = _slept(lab)
+    # Never less than 300 ms; how late a sleeper is woken is up to the machine, and in both figures.
+    assert 300 <= naps["value"].sum() / 1e6 == pytest.approx(asleep_ms, abs=30)
+    names = [each.name for each in naps["stack"].iloc[0]]
     assert names.index("main") < names.index("nap") < names.index("schedule")
