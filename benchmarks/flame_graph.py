@@ -1,0 +1,127 @@
+"""A flame graph of a million samples: how long until it is there, and is it smooth?
+
+    .venv/bin/python benchmarks/flame_graph.py [--samples 1000000] [--stacks 20000]
+
+Stacks are made, not sampled: 20,000 distinct ones, 8 to 40 functions deep, whose weights fall
+off as those of real programs do: few are met often, most a few times. What is timed is what a
+reader waits for: Python's part (tree, pruning, page, and the PNG beside it), then Chromium's, from
+opening the page to the first frame with all boxes in it. Smooth is how long the browser takes
+between two frames while the picture zooms in and out ten times.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from playwright.sync_api import Page
+
+from ebpflab import Frame, plots
+
+REPOSITORY = Path(__file__).parents[1]
+sys.path.append(str(REPOSITORY / "tests" / "browser"))
+
+_ZOOMS = 10
+_FRAMES_OF_A_ZOOM = """async name => {
+    const at = [];
+    const box = [...document.querySelectorAll(".frame")].find(
+        each => each.getAttribute("name") === name);
+    const gather = until => new Promise(done => {
+        const step = now => { at.push(now); now < until ? requestAnimationFrame(step) : done(); };
+        requestAnimationFrame(step);
+    });
+    box.dispatchEvent(new MouseEvent("click", { bubbles: true }));
+    await gather(performance.now() + 400);
+    document.getElementById("reset").click();
+    await gather(performance.now() + 400);
+    return at.slice(1).map((now, i) => now - at[i]);
+}"""
+
+
+def stacks_of(samples: int, distinct: int, seed: int = 7) -> pd.DataFrame:
+    """What ``Program.stacks()`` would have returned: ``distinct`` stacks of ``samples`` samples.
+
+    A stack is a way down a call tree: most of the time to one of the first functions that its
+    function calls, now and then to a later one, so that stacks share callers, as real ones do.
+    """
+    chance = np.random.default_rng(seed)
+    made: dict[tuple[int, ...], None] = {}
+    while len(made) < distinct:
+        depth = int(chance.integers(8, 41))
+        made[tuple(chance.geometric(0.55, depth).tolist())] = None
+    weights = 1 / np.arange(1, distinct + 1)
+    values = 1 + chance.multinomial(samples - distinct, weights / weights.sum())
+    names: dict[tuple[int, ...], Frame] = {}
+    stacks = []
+    for way in made:
+        prefixes = [way[: end + 1] for end in range(len(way))]
+        for prefix in prefixes:
+            names.setdefault(prefix, Frame(f"function_{len(names)}", "user", "program"))
+        stacks.append(tuple(names[prefix] for prefix in prefixes))
+    return pd.DataFrame({"comm": "program", "value": values, "stack": stacks})
+
+
+def opened(page: Page, path: Path) -> float:
+    """Seconds from opening the page to the first frame with the picture in it."""
+    began = time.perf_counter()
+    page.goto(path.as_uri())
+    page.evaluate(
+        "() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))"
+    )
+    taken = time.perf_counter() - began
+    assert page.locator(".frame").count() > 1
+    return taken
+
+
+def zoomed(page: Page) -> list[float]:
+    """Milliseconds between frames, zooming into a box of the middle and out again."""
+    boxes = page.locator(".frame")
+    names = [boxes.nth(n).get_attribute("name") for n in range(1, min(boxes.count(), _ZOOMS + 1))]
+    return [gap for name in names for gap in page.evaluate(_FRAMES_OF_A_ZOOM, name)]
+
+
+def main() -> None:
+    from our_jupyterlab import browsing
+
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--samples", type=int, default=1_000_000)
+    parser.add_argument("--stacks", type=int, default=20_000)
+    options = parser.parse_args()
+    frame = stacks_of(options.samples, options.stacks)
+    functions = sum(map(len, frame["stack"]))
+    print(
+        f"{frame['value'].sum():,} samples, {len(frame):,} stacks, {functions:,} functions in them"
+    )
+    with tempfile.TemporaryDirectory(prefix="ebpflab-") as folder:
+        began = time.perf_counter()
+        graph = plots.flame_graph(frame, title="A million samples")
+        page_made = graph.save(Path(folder) / "flames.html")
+        in_python = time.perf_counter() - began
+        began = time.perf_counter()
+        graph.save(Path(folder) / "flames.png")
+        png = time.perf_counter() - began
+        with browsing(Path(folder)) as page:
+            in_browser = opened(page, page_made)
+            shown = page.locator(".frame").count()
+            gaps = np.array(zoomed(page))
+        size = page_made.stat().st_size
+    print(" ".join(graph.words))
+    print(
+        f"{'tree, pruning and page (' + format(size / 1000, '.0f') + ' kB)':34} {in_python:6.2f} s"
+    )
+    print(f"{'the PNG beside it':34} {png:6.2f} s")
+    print(f"{f'Chromium, {shown:,} boxes':34} {in_browser:6.2f} s")
+    print(f"{'until it is there':34} {in_python + png + in_browser:6.2f} s")
+    median, slow, most = np.percentile(gaps, [50, 95, 100])
+    print(
+        f"zooming, {len(gaps)} frames: {median:.0f} ms median, {slow:.0f} p95, {most:.0f} longest"
+    )
+
+
+if __name__ == "__main__":
+    main()
