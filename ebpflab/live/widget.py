@@ -160,7 +160,6 @@ class Live(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no types
         if not first:
             return
         self._tick()
-        self._listen_to_cells("unregister")
         if self._picture is not None:
             self._draw()
             self._picture.close_view()
@@ -168,6 +167,7 @@ class Live(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no types
         for widget in (*self.children[0].children, self.children[0], self.view):
             widget.close()
         super().close()
+        self._listen_to_cells("unregister")  # last, so that a cell that ends meanwhile waits
 
     # -- the thread --------------------------------------------------------------------------
 

@@ -3,50 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
+from by_hand import code_cells, in_theme, open_notebook, run_all_cells
 from playwright.sync_api import Page
 
 pytestmark = [pytest.mark.browser, pytest.mark.vm, pytest.mark.timeout(600)]
-
-_RUN_ALL_SECONDS = 400
-_NOTEBOOK = "window.jupyterapp.shell.currentWidget"
-
-
-def code_cells(page: Page) -> dict[str, Any]:
-    """The code cells of the open notebook, by name."""
-    cells = page.evaluate(f"() => {_NOTEBOOK}.context.model.toJSON().cells")
-    return {cell["metadata"]["name"]: cell for cell in cells if cell["cell_type"] == "code"}
-
-
-def open_notebook(page: Page, address: str, name: str) -> None:
-    page.goto(address.format(f"/lab/tree/{name}"))
-    page.locator(".jp-Notebook .jp-CodeCell").first.wait_for()
-    page.wait_for_function(f"() => {_NOTEBOOK}.sessionContext.session?.kernel?.status === 'idle'")
-
-
-def run_all_cells(page: Page) -> None:
-    """By the menu, as a reader does; returns when every cell has run."""
-    page.locator(".lm-MenuBar-itemLabel", has_text="Run").first.click()
-    page.locator(".lm-Menu-itemLabel", has_text="Run All Cells").first.click()
-    page.wait_for_function(
-        f"""() => {{
-            const cells = {_NOTEBOOK}.context.model.toJSON().cells;
-            const code = cells.filter(cell => cell.cell_type === "code");
-            const failed = code.some(cell => cell.outputs.some(o => o.output_type === "error"));
-            return failed || code.every(cell => cell.execution_count);
-        }}""",
-        timeout=_RUN_ALL_SECONDS * 1000,
-        polling=1000,  # not at each frame: the processors are for the guest
-    )
-
-
-def in_theme(page: Page, theme: str) -> None:
-    page.evaluate(
-        "theme => window.jupyterapp.commands.execute('apputils:change-theme', { theme })", theme
-    )
-    page.locator(f"body[data-jp-theme-name='{theme}']").wait_for(state="attached")
 
 
 def test_chapter_01_runs_by_hand(page: Page, jupyterlab: str, tmp_path: Path) -> None:

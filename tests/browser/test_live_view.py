@@ -9,8 +9,17 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from by_hand import (
+    EVENTS_A_SECOND,
+    choose,
+    drawn,
+    in_theme,
+    open_notebook,
+    press,
+    run_cell,
+    until,
+)
 from playwright.sync_api import Page, expect
-from test_jupyterlab import code_cells, in_theme, open_notebook
 
 pytestmark = [pytest.mark.browser, pytest.mark.local, pytest.mark.timeout(600)]
 
@@ -53,7 +62,6 @@ print(json.dumps({
 """,
     "end": "target.stop()\nlab.run(['rm', '-r', folder])\nlab.close()",
 }
-NUMBERS = r"() => Number(document.querySelector('.ebpflab-live b').textContent.replaceAll(',', ''))"
 
 
 def write(path: Path) -> None:
@@ -66,43 +74,8 @@ def write(path: Path) -> None:
     nbformat.write(notebook, path)
 
 
-def run_cell(page: Page, name: str) -> str:
-    """Run one cell, as a click on it and Ctrl+Enter do; what it printed."""
-    number = [*CELLS].index(name)
-    page.evaluate(
-        """async number => {
-            const app = window.jupyterapp, notebook = app.shell.currentWidget.content;
-            notebook.activeCellIndex = number;
-            notebook.deselectAll();
-            await app.commands.execute("notebook:run-cell");
-        }""",
-        number,
-    )
-    outputs = code_cells(page)[name]["outputs"]
-    errors = [output["evalue"] for output in outputs if output["output_type"] == "error"]
-    assert errors == []
-    return "".join("".join(o["text"]) for o in outputs if o["output_type"] == "stream")
-
-
 def facts(page: Page) -> dict[str, object]:
     return dict(json.loads(run_cell(page, "facts")))
-
-
-def until(page: Page, condition: str) -> None:
-    page.wait_for_function(condition, timeout=60_000)
-
-
-def drawn(page: Page) -> str:
-    """What is on the first canvas of the view."""
-    return str(page.evaluate("() => document.querySelector('.ebpflab-live canvas').toDataURL()"))
-
-
-def press(page: Page, button: str) -> None:
-    page.locator(".jupyter-button", has_text=button).click()
-
-
-def choose(page: Page, control: str, value: str) -> None:
-    page.locator(".widget-dropdown", has_text=control).locator("select").select_option(value)
 
 
 def test_the_live_view_by_hand(page: Page, jupyterlab: str, tmp_path: Path) -> None:
@@ -112,10 +85,10 @@ def test_the_live_view_by_hand(page: Page, jupyterlab: str, tmp_path: Path) -> N
     run_cell(page, "begin")
     run_cell(page, "live")
     view = page.locator(".ebpflab-live")
-    until(page, f"() => ({NUMBERS})() > 100")
-    before = drawn(page)
+    until(page, f"() => ({EVENTS_A_SECOND})() > 100")
+    before = drawn(page, "canvas")
     page.wait_for_timeout(1500)
-    assert drawn(page) != before, "the picture does not move"
+    assert drawn(page, "canvas") != before, "the picture does not move"
     expect(view.locator(".lost")).to_have_text("0 lost")
     expect(view.locator("tr")).to_have_count(11)
     expect(page.locator(".ebpflab-picture")).to_be_hidden()
@@ -134,17 +107,17 @@ def test_the_live_view_by_hand(page: Page, jupyterlab: str, tmp_path: Path) -> N
     expect(view.locator(".state")).to_have_text("stopped, nothing attached")
     stopped = facts(page)
     assert (stopped["attached"], stopped["probes"]) == ([], 0)
-    still = drawn(page)
+    still = drawn(page, "canvas")
     assert facts(page)["taken"] == 0
-    assert drawn(page) == still
+    assert drawn(page, "canvas") == still
     press(page, "Start")
     expect(view.locator(".state")).to_have_text("attached")
-    until(page, f"() => ({NUMBERS})() > 100")
+    until(page, f"() => ({EVENTS_A_SECOND})() > 100")
     assert facts(page)["attached"] == running["attached"]
 
     # Running the cell again leaves one thread; clearing its output leaves none, and no probe.
     run_cell(page, "live")
-    until(page, f"() => ({NUMBERS})() > 100")
+    until(page, f"() => ({EVENTS_A_SECOND})() > 100")
     assert facts(page)["threads"] == 1
     page.evaluate(
         """() => {
@@ -158,7 +131,7 @@ def test_the_live_view_by_hand(page: Page, jupyterlab: str, tmp_path: Path) -> N
 
     # What it showed last is in the saved notebook, read again where there is no such kernel.
     run_cell(page, "live")
-    until(page, f"() => ({NUMBERS})() > 100")
+    until(page, f"() => ({EVENTS_A_SECOND})() > 100")
     press(page, "Stop")
     expect(view.locator(".state")).to_have_text("stopped, nothing attached")
     page.wait_for_timeout(1000)

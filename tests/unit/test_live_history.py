@@ -230,11 +230,12 @@ class SlowPicture:
 
 def test_who_closes_waits_for_the_thread_that_closes_already(live: Live) -> None:
     live._picture = picture = SlowPicture()
+    live._listen_to_cells = picture.log.append  # a cell that ends asks who listens
     live._program.closed = True  # the thread sees that
     assert picture.begun.wait(10)
     threading.Timer(0.2, picture.go.set).start()
     live.close()  # as at the end of the cell that has closed the program
-    assert picture.log == ["drawn", "view closed"]
+    assert picture.log == ["drawn", "view closed", "unregister"]
 
 
 def test_an_error_is_said_in_the_view(live: Live) -> None:
