@@ -282,7 +282,12 @@ class EventSource(ABC):
             taken, self._taken = end - self._taken, end
         return self._with_attrs(self._decode(wanted, skip).iloc[:taken])
 
+    def _ordered(self, frame: pd.DataFrame) -> pd.DataFrame:
+        """The rows in the order in which they are shown; here, as they arrived."""
+        return frame
+
     def _with_attrs(self, frame: pd.DataFrame) -> pd.DataFrame:
+        frame = self._ordered(frame)
         frame.attrs.update(
             self._attrs,
             lost=self.lost,

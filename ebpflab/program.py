@@ -97,6 +97,7 @@ class Program(Closing):
             attrs,
             layout,
             per_cpu=per_cpu,
+            rings=described.get("rings", False),  # not in old tapes
             program=weakref.ref(self),
         )
 

@@ -19,9 +19,16 @@ if TYPE_CHECKING:
     from ebpflab.live import Live
     from ebpflab.live.widget import Traced
 
+_TIME = "time_ns"
+
 
 class Stream(EventSource):
-    """A ring or perf buffer of a program: the C struct's fields are the columns."""
+    """A ring or perf buffer of a program: the C struct's fields are the columns.
+
+    ``EBPFLAB_RINGS(events, pages)`` declares a ring for each CPU, for several that send a lot. It
+    is one stream; where the struct has a field ``time_ns``, the rows of each DataFrame are in the
+    order of that, and otherwise each ring's in their own.
+    """
 
     def __init__(
         self,
@@ -31,9 +38,11 @@ class Stream(EventSource):
         attrs: dict[str, Any],
         layout: frames.Layout,
         per_cpu: bool,
+        rings: bool,
         program: weakref.ref[Traced],
     ) -> None:
         self.layout, self._per_cpu, self._program = layout, per_cpu, program
+        self._merged = rings and _TIME in (each.name for each in layout.columns)
         super().__init__(name, connection, ident, attrs)
 
     def live(self, column: str | None = None) -> Live:
@@ -82,6 +91,11 @@ class Stream(EventSource):
     def _cut(self, data: bytes, rows: int) -> tuple[bytes, bytes]:
         at = frames.end_of(data, rows)
         return data[:at], data[at:]
+
+    def _ordered(self, frame: pd.DataFrame) -> pd.DataFrame:
+        if self._merged and not frame[_TIME].is_monotonic_increasing:
+            return frame.sort_values(_TIME, kind="stable", ignore_index=True)
+        return frame
 
     def _decode(self, batches: list[bytes], skip: int) -> pd.DataFrame:
         if not self.layout.described:

@@ -13,6 +13,13 @@ into a buffer. An array of one record, declared at the end of the program, makes
 well. What the record is, is read from the calls; where that goes wrong, clang objects to our line,
 and the program is compiled without it.
 
+*Several rings.* One ring slows down when several CPUs write to it. ``EBPFLAB_RINGS(events, pages)``
+is a ring for each CPU, of so many pages: the first is the map ``events``, the others are made by
+the agent (``rings.py``), and all stand in an array of maps by the number of their CPU. The calls
+of the reader that need a ring, ``events.ringbuf_output`` and ``events.ringbuf_reserve``, become
+calls of functions that take the ring of this CPU; ``ringbuf_submit`` and ``ringbuf_discard`` need
+none, and stay BCC's.
+
 No line of the reader's program moves, so clang's line numbers are the reader's.
 """
 
@@ -21,7 +28,8 @@ from typing import Dict, List, NamedTuple, Optional
 
 LOST_SUFFIX = "__lost"
 LAYOUT_SUFFIX = "__layout"
-HIDDEN = (LOST_SUFFIX, LAYOUT_SUFFIX)
+RINGS_SUFFIX = "__rings"
+HIDDEN = (LOST_SUFFIX, LAYOUT_SUFFIX, RINGS_SUFFIX)
 
 # Given to clang as -D flags, not as text: the verifier quotes source lines by their number, and
 # BCC gets the text of those wrong when a #line directive hides lines of our own.
@@ -51,14 +59,34 @@ COUNT_LOST = {
     ),
 }
 
+# The names in parentheses are BCC's functions: not the macros above, which know of one ring alone.
+_RINGS = (
+    'BPF_ARRAY_OF_MAPS(NAME__rings, "NAME", EBPFLAB_CPUS);'
+    " static void *NAME__ring() {"
+    " int cpu_ = bpf_get_smp_processor_id(); return NAME__rings.lookup(&cpu_); }"
+    " static void NAME__count() { int zero_ = 0; u64 *lost_ = NAME__lost.lookup(&zero_);"
+    " if (lost_) __sync_fetch_and_add(lost_, 1); }"
+    " static int NAME__output(void *data, u64 size, u64 flags) { void *ring_ = NAME__ring();"
+    " int sent_ = ring_ ? (bpf_ringbuf_output)(ring_, data, size, flags) : -1;"
+    " if (sent_) NAME__count(); return sent_; }"
+    " static void *NAME__reserve(u64 size) { void *ring_ = NAME__ring();"
+    " void *record_ = ring_ ? (bpf_ringbuf_reserve)(ring_, size, 0) : 0;"
+    " if (!record_) NAME__count(); return record_; }"
+)
+
 _COMMENT_OR_STRING = re.compile(r'//[^\n]*|/\*.*?\*/|"(?:\\.|[^"\\\n])*"', re.DOTALL)
-_BUFFER = re.compile(r"^(?![ \t]*#)(.*?)\bBPF_(RINGBUF|PERF)_OUTPUT\s*\(\s*(\w+)", re.MULTILINE)
+_BUFFER = re.compile(
+    r"^(?![ \t]*#)(.*?)\b(BPF_RINGBUF_OUTPUT|BPF_PERF_OUTPUT|EBPFLAB_RINGS)\s*\(\s*(\w+)",
+    re.MULTILINE,
+)
+_NEEDS_RING = re.compile(r"\b(\w+)\s*\.\s*ringbuf_(output|reserve)\s*\(")
 _QUEUE = re.compile(r"^(?![ \t]*#).*?\bBPF_(?:QUEUE|STACK)\s*\(", re.MULTILINE)
 _SEND = re.compile(
     r"(\w+)\s*\.\s*(?:perf_submit\s*\(\s*\w+\s*,|ringbuf_output\s*\(|ringbuf_reserve\s*\()\s*"
     r"(?:\(\s*(?:\w+\s*)+\*+\s*\)\s*)?"  # a cast
     r"(?:sizeof\s*\(\s*\*?\s*(?P<type>(?:struct|union)\s+\w+|\w+)\s*\)|(?P<by>&?)\s*(?P<variable>\w+))"
 )
+_NO_TYPES = ("return", "goto", "else", "sizeof", "struct", "union", "enum")
 _TYPE = r"(?:(?:struct|union|enum)\s+\w+|(?:unsigned\s+|signed\s+)*\w+)"
 
 
@@ -68,6 +96,7 @@ class Instrumented(NamedTuple):
     text: str
     cflags: List[str]
     buffers: List[str]
+    rings: List[str]  # those of them that have a ring for each CPU
     counted: bool  # False where a buffer is declared in a way that we do not know
     layouts: Dict[str, str]  # buffer name -> name of the map that describes its record
 
@@ -81,16 +110,27 @@ def instrument(source: str, layouts: bool = True) -> Instrumented:
     (['out'], True, {'out': 'out__layout'})
     """
     plain = _COMMENT_OR_STRING.sub(lambda found: re.sub(r"[^\n]", " ", found.group()), source)
-    declared = [found.group(3) for found in _BUFFER.finditer(plain)]
+    buffers = list(_BUFFER.finditer(plain))
+    declared = [found.group(3) for found in buffers]
+    rings = [found.group(3) for found in buffers if found.group(2) == "EBPFLAB_RINGS"]
     sends = list(_SEND.finditer(plain))
-    text = source
     # One buffer declared in a way we do not know would make its neighbour count its losses.
     known = bool(declared) and all(found.group(1) in declared for found in sends)
-    if known:
-        for found in reversed(list(_BUFFER.finditer(plain))):
-            at = found.end(1)
-            lost = f"BPF_PERCPU_ARRAY({found.group(3)}{LOST_SUFFIX}, u64, 1); "
-            text = text[:at] + lost + text[at:]
+    edits = []  # (where, until where, what comes there)
+    for found in buffers:
+        name, at = found.group(3), found.end(1)
+        if known or name in rings:
+            edits.append((at, at, f"BPF_PERCPU_ARRAY({name}{LOST_SUFFIX}, u64, 1); "))
+        if name in rings:
+            edits.append((*found.span(2), "BPF_RINGBUF_OUTPUT"))
+            end = plain.find(";", found.end()) + 1 or len(plain)
+            edits.append((end, end, " " + _RINGS.replace("NAME", name)))
+    for found in _NEEDS_RING.finditer(plain):
+        if found.group(1) in rings:
+            edits.append((*found.span(), f"{found.group(1)}__{found.group(2)}("))
+    text = source
+    for start, end, new in sorted(edits, reverse=True):
+        text = text[:start] + new + text[end:]
     described: Dict[str, str] = {}
     for found in sends if layouts else []:
         name = found.group(1)
@@ -104,7 +144,7 @@ def instrument(source: str, layouts: bool = True) -> Instrumented:
     if _QUEUE.search(plain):  # BCC does not tell the kernel the types of these, only of others
         text += f"\nBPF_ARRAY(ebpflab{LAYOUT_SUFFIX}, u32, 1);"
     cflags = [f"-D{name}={body}" for name, body in COUNT_LOST.items()] if known else []
-    return Instrumented(text, cflags, declared, known, described)
+    return Instrumented(text, cflags, declared, rings, known, described)
 
 
 def blames_layouts(log: str) -> bool:
@@ -129,6 +169,6 @@ def _declaration(before: str, variable: str) -> Optional[str]:
     )
     last = None
     for found in declared.finditer(before):
-        if found.group(1) not in ("return", "goto", "else", "sizeof"):
+        if found.group(1) not in _NO_TYPES:
             last = found
     return f"{last.group(1)} {variable}{last.group(2)}" if last else None

@@ -23,16 +23,27 @@ import headers
 import maps
 import named
 import perf
+import rings
 import runstats
 import typeinfo
 import usdt
 from attachments import Attachment, close_probe, taken_fds
 from faults import Fault, printed
-from instrument import HIDDEN, LOST_SUFFIX, Instrumented, blames_layouts, instrument
-from streams import Drain, PerfStream, RingStream, Stream
+from instrument import (
+    HIDDEN,
+    LOST_SUFFIX,
+    RINGS_SUFFIX,
+    Instrumented,
+    blames_layouts,
+    instrument,
+)
+from streams import Drain, PerfStream, Ring, RingStream, Stream
 
 # A call to a function that does not exist is only a warning in C, and an obscure error later.
-_CFLAGS = ["-Werror=implicit-function-declaration"]
+_CFLAGS = [
+    "-Werror=implicit-function-declaration",
+    f"-DEBPFLAB_CPUS={maps.possible_cpus()}",  # for EBPFLAB_RINGS
+]
 _FUNCTION_TYPES = {
     "kprobe": bcc.BPF.KPROBE,
     "kretprobe": bcc.BPF.KPROBE,
@@ -102,6 +113,7 @@ class Program:
         self.attachments: Dict[int, Attachment] = {}
         self._runs = runstats.RunStats()
         self.streams: Dict[str, Stream] = {}
+        self._rings: List[int] = []  # descriptors of those that BCC has not made
         code = instrument(source)
         complaint = self._compile(code, cflags, readers)
         if complaint is not None and blames_layouts(self.log):
@@ -178,11 +190,17 @@ class Program:
     def _open_streams(self, code: Instrumented) -> None:
         for name in code.buffers:
             table = self.maps[name]
-            counter = self.maps[name + LOST_SUFFIX] if code.counted else None
+            counter = self.maps.get(name + LOST_SUFFIX)
             lost = partial(maps.total, counter) if counter else _nothing_counted
             ident = next(self._idents)
             if table.type == maps.RINGBUF:
-                stream: Stream = RingStream(ident, lost, table.fd, table.max_entries)
+                fds = [table.fd]
+                if name in code.rings:
+                    made = rings.make(table, self.maps[name + RINGS_SUFFIX])
+                    self._rings += made
+                    fds += made
+                each = [Ring(fd, table.max_entries) for fd in fds]
+                stream: Stream = RingStream(ident, lost, each)
             else:
                 stream = PerfStream(ident, lost, self.bpf, name)
             self.streams[name] = stream
@@ -206,6 +224,7 @@ class Program:
                     "cpus": table.cpus,
                     "typed_as": valued,
                     "stream": stream.ident if stream else None,
+                    "rings": name + RINGS_SUFFIX in self.maps,
                     "counted": name + LOST_SUFFIX in self.maps,
                 }
             )
@@ -382,8 +401,9 @@ class Program:
         for stream in self.streams.values():
             self._drain.remove(stream.ident)
             stream.reset()
-        for table in self.maps.values():
-            maps.clear(table)
+        for name, table in self.maps.items():
+            if not name.endswith(RINGS_SUFFIX):
+                maps.clear(table)
         return True
 
     def reuse(self) -> None:
@@ -400,5 +420,7 @@ class Program:
         for stream in self.streams.values():
             self._drain.remove(stream.ident)
             stream.close()
+        for fd in self._rings:
+            os.close(fd)
         self.bpf.cleanup()
         atexit.unregister(self.bpf.cleanup)

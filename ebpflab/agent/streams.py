@@ -26,7 +26,8 @@ import struct
 import threading
 import time
 from array import array
-from typing import Any, Callable, Dict, List
+from functools import partial
+from typing import Any, Callable, Dict, List, Sequence
 
 from wire import BUSY, CHUNK_BYTES, DISCARD, Buffer, stride
 
@@ -113,11 +114,11 @@ class Stream:
         self.sent_lost = self.lost()
         send(self.ident, self.sent_lost, data)
 
-    def mark(self) -> int:
-        """Where the producer is now."""
-        return 0
+    def mark(self) -> List[int]:
+        """Where the producer of each part is now."""
+        return []
 
-    def behind(self, mark: int) -> bool:
+    def behind(self, mark: List[int]) -> bool:
         """Whether something before ``mark`` is not sent, because it is still being written."""
         return False
 
@@ -130,12 +131,11 @@ class Stream:
         """Give back what was opened."""
 
 
-class RingStream(Stream):
+class Ring:
     """A BPF ring buffer, mapped."""
 
-    def __init__(self, ident: int, lost: Callable[[], int], fd: int, size_bytes: int) -> None:
-        super().__init__(ident, lost)
-        self.fds, self.size_bytes, self._mask = [fd], size_bytes, size_bytes - 1
+    def __init__(self, fd: int, size_bytes: int) -> None:
+        self.fd, self.size_bytes, self._mask = fd, size_bytes, size_bytes - 1
         self._consumer_page = mmap.mmap(fd, PAGE, mmap.MAP_SHARED)
         self._data_pages = mmap.mmap(
             fd, PAGE + 2 * size_bytes, mmap.MAP_SHARED, mmap.PROT_READ, offset=PAGE
@@ -146,12 +146,18 @@ class RingStream(Stream):
         self._words = self._data.cast("I")
         self._fence = _load_barrier()
 
-    def drain(self, send: Send) -> None:
-        until = self._producer[0]  # a fast producer must not keep us here for ever
-        while self._consumer[0] < until and self._sweep(send):
-            pass
+    @property
+    def produced(self) -> int:
+        """Where the producer is: a number of bytes, since ever."""
+        return self._producer[0]
 
-    def _sweep(self, send: Send) -> int:
+    @property
+    def consumed(self) -> int:
+        """Where we are."""
+        return self._consumer[0]
+
+    def sweep(self, send: Callable[[Buffer], None]) -> int:
+        """Send a span of complete records, and only then let it be overwritten. Its size."""
         start = self._consumer[0]
         available = min(self._producer[0] - start, CHUNK_BYTES)
         self._fence()
@@ -161,26 +167,50 @@ class RingStream(Stream):
         size = whole_records(words, available)
         self._fence()
         if size:
-            self._send(send, self._data[offset : offset + size])
+            send(self._data[offset : offset + size])
             self._fence()
             self._consumer[0] = start + size
         return size
 
-    def mark(self) -> int:
-        return int(self._producer[0])
-
-    def behind(self, mark: int) -> bool:
-        return bool(self._consumer[0] < mark)
-
-    def reset(self) -> None:
+    def forget(self) -> None:
+        """Let go of everything."""
         self._consumer[0] = self._producer[0]
-        self.sent_lost = self.drain_ns = 0
 
     def close(self) -> None:
         for view in (self._words, self._data, self._producer, self._consumer):
             view.release()
         self._data_pages.close()
         self._consumer_page.close()
+
+
+class RingStream(Stream):
+    """A BPF ring buffer, or several as one."""
+
+    def __init__(self, ident: int, lost: Callable[[], int], rings: Sequence[Ring]) -> None:
+        super().__init__(ident, lost)
+        self._rings, self.size_bytes = rings, rings[0].size_bytes
+        self.fds = [ring.fd for ring in rings]
+
+    def drain(self, send: Send) -> None:
+        for ring in self._rings:
+            until = ring.produced  # a fast producer must not keep us here for ever
+            while ring.consumed < until and ring.sweep(partial(self._send, send)):
+                pass
+
+    def mark(self) -> List[int]:
+        return [ring.produced for ring in self._rings]
+
+    def behind(self, mark: List[int]) -> bool:
+        return any(ring.consumed < end for ring, end in zip(self._rings, mark))
+
+    def reset(self) -> None:
+        for ring in self._rings:
+            ring.forget()
+        self.sent_lost = self.drain_ns = 0
+
+    def close(self) -> None:
+        for ring in self._rings:
+            ring.close()
 
 
 class PerfStream(Stream):

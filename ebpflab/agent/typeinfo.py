@@ -26,7 +26,7 @@ def of_maps(fds: Iterable[int]) -> bytes:
         _info(fd, info)
         number = struct.unpack_from("<I", info, _BTF_ID_AT)[0]
         if number:
-            table = _bpf(_BTF_GET_FD_BY_ID, struct.pack("<4I", number, 0, 0, 0))
+            table = bpf(_BTF_GET_FD_BY_ID, struct.pack("<4I", number, 0, 0, 0))
             try:
                 return _read(table)
             finally:
@@ -57,10 +57,11 @@ def _read(fd: int) -> bytes:
 
 
 def _info(fd: int, info: "ct.Array[ct.c_char]") -> None:
-    _bpf(_OBJ_GET_INFO_BY_FD, struct.pack("<IIQ", fd, ct.sizeof(info), ct.addressof(info)))
+    bpf(_OBJ_GET_INFO_BY_FD, struct.pack("<IIQ", fd, ct.sizeof(info), ct.addressof(info)))
 
 
-def _bpf(command: int, attributes: bytes) -> int:
+def bpf(command: int, attributes: bytes) -> int:
+    """The system call bpf(2). Raises OSError."""
     number = _SYSCALL.get(platform.machine())
     if number is None:
         raise OSError(errno.ENOSYS, f"bpf(2) has no number here for {platform.machine()}")

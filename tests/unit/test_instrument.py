@@ -31,6 +31,7 @@ def test_no_line_of_the_reader_moves() -> None:
         ("struct e *p = out.ringbuf_reserve(sizeof(*p));", "struct e p"),
         ("e_t *p = out.ringbuf_reserve(sizeof(e_t));", "e_t record"),
         ("struct e e; out.ringbuf_output((void *)&e, 8, 0);", "struct e e"),
+        ("struct e e; f(sizeof(struct e)); out.ringbuf_output(&e, 8, 0);", "struct e e"),
     ],
 )
 def test_the_record_is_found(call: str, member: str) -> None:
@@ -56,3 +57,23 @@ def test_a_buffer_declared_in_another_way_is_not_counted() -> None:
     )
     done = instrument(source)
     assert not done.counted and done.cflags == [] and "__lost" not in done.text
+
+
+def test_rings_for_each_cpu_are_declared_and_found() -> None:
+    source = (
+        "// EBPFLAB_RINGS(gone, 8);\nEBPFLAB_RINGS(out, 1 << 3); BPF_HASH(h, u32);\n"
+        "int f(void *ctx) {\n  struct e e = {}; out.ringbuf_output(&e, 8, 0);\n"
+        "  struct e *p = out . ringbuf_reserve(sizeof(e)); out.ringbuf_submit(p, 0);\n}"
+    )
+    done = instrument(source)
+    lines = done.text.splitlines()
+    assert (done.buffers, done.rings, done.counted) == (["out"], ["out"], True)
+    assert lines[0] == source.splitlines()[0]
+    assert lines[1].startswith(
+        "BPF_PERCPU_ARRAY(out__lost, u64, 1); BPF_RINGBUF_OUTPUT(out, 1 << 3);"
+        ' BPF_ARRAY_OF_MAPS(out__rings, "out", EBPFLAB_CPUS);'
+    )
+    assert lines[1].endswith(" BPF_HASH(h, u32);")
+    assert "out__output(&e, 8, 0)" in lines[3]
+    assert "out__reserve(sizeof(e)); out.ringbuf_submit(p, 0)" in lines[4]
+    assert done.layouts == {"out": "out__layout"}
