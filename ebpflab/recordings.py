@@ -181,11 +181,17 @@ class Recording:
         """Copy the rows into a Parquet dataset, ``folder/host=.../date=.../NAME-0.parquet``.
 
         ``host`` is the target and ``date`` the day (UTC) on which recording began. Other
-        recordings in ``folder`` stay. Memory is that of a few batches.
+        recordings in ``folder`` stay. Memory is that of a few batches. ``attrs`` of `frame`, with
+        lost and whole, are in each file's metadata, as JSON under the key "ebpflab".
+
+        >>> told = pyarrow.parquet.read_schema(path).metadata[b"ebpflab"]  # doctest: +SKIP
         """
         host = str(self.attrs["target"]).removeprefix("ssh://").replace("/", "_")
         constant = {"host": host, "date": str(self.attrs["start"])[:10]}
-        schema = self.schema
+        for _ in self.batches():  # a Parquet file tells at its head what was lost until its end
+            pass
+        told = {**self.attrs, "lost": self.lost, "whole": self.whole}
+        schema = self.schema.with_metadata({_OURS: json.dumps(told).encode()})
         for name in constant:
             schema = schema.append(pa.field(name, pa.string()))
         columns = (

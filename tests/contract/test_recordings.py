@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
 import duckdb
 import pandas as pd
+import pyarrow.parquet
 import pytest
 
 import ebpflab
@@ -99,6 +101,9 @@ def test_parquet_by_host_and_date_is_read_by_duckdb(recorded: Path, tmp_path: Pa
     ((_, date, rows, total),) = found
     assert (rows, total) == (1009, sum(map(sum, (range(2), range(7), range(1000)))))
     assert abs((pd.Timestamp(date).date() - today).days) <= 1
+    (file,) = folder.rglob("*.parquet")
+    told = json.loads(pyarrow.parquet.read_schema(file).metadata[b"ebpflab"])
+    assert told == {**ebpflab.open_recording(recorded).attrs, "lost": 0, "whole": True}
 
 
 def test_duckdb_reads_a_recording_batch_by_batch(recorded: Path) -> None:
