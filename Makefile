@@ -9,7 +9,7 @@ MYPY_FOLDER := MYPYPATH=. ../../$(BIN)/mypy --config-file ../../pyproject.toml \
 NOTEBOOKS := $(wildcard notebooks/*.ipynb)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lab test check vm book recordings bench clean
+.PHONY: help setup lab test check vm book recordings bench prove clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z]*\):.*## /  make \1	/p' Makefile | expand -t 20
@@ -54,6 +54,11 @@ recordings: ## renew the recordings of chapters that have changed
 bench: ## compare with BCC's own loops and bpftrace; writes docs/benchmarks.md
 	@$(SETUP) bench
 	@$(BIN)/python benchmarks
+
+prove: ## account for 50,000,000 numbered records; takes some minutes
+	@$(SETUP) test
+	@EBPFLAB_PROVE_RECORDS=50000000 $(BIN)/python -m pytest -s tests/contract/test_never_lost.py \
+		-k local
 
 clean: ## remove .venv and every cache in this folder (not the guest: `ebpflab vm rm`)
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist
