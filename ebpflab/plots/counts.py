@@ -67,7 +67,7 @@ def counts(
         picture.source = frame if values is None else None
         rows = texts.groupby(texts.to_numpy()).indices
         for place, (name, number) in enumerate(shown.items()):
-            text = f"{name}: {number:,} {unit} ({units.percent(number, total)})"
+            text = f"{name}: {units.counted(number, unit)} ({units.percent(number, total)})"
             some = np.asarray(rows[name]) if values is None else None
             picture.spots.append(Spot(ax, None, (place - 0.5, place + 0.5), text, some))
     return ax

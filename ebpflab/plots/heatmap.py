@@ -179,7 +179,7 @@ def _draw(ax: Axes, cells: _Cells, unit: str, of: str) -> None:
         return
     for row, slot in zip(*np.nonzero(cells.counts), strict=True):
         begin, end = (units.amount(float(x[at]) * scale, "ns") for at in (slot, slot + 1))
-        text = f"{begin} to {end}, {names[row]}: {cells.counts[row, slot]:,} {of}"
+        text = f"{begin} to {end}, {names[row]}: {units.counted(cells.counts[row, slot], of)}"
         rows = cells.rows[int(row), int(slot)] if cells.rows is not None else None
         picture.spots.append(Spot(ax, (x[slot], x[slot + 1]), (row - 0.5, row + 0.5), text, rows))
 

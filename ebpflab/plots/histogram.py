@@ -125,7 +125,8 @@ def _bars(ax: Axes, drawn: Buckets, series: Series, of: str, colour: str) -> Non
             continue
         name = f"{series.name}, " if series.name else ""
         share = units.percent(series.counts[place], series.total)
-        text = f"{name}{_range(low, high, drawn.unit)}: {series.counts[place]:,} {of} ({share})"
+        number = units.counted(series.counts[place], of)
+        text = f"{name}{_range(low, high, drawn.unit)}: {number} ({share})"
         rows = series.rows[place] if series.rows else None
         picture.spots.append(Spot(ax, None, (place - 0.5, place + 0.5), text, rows))
 

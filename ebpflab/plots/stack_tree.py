@@ -59,7 +59,12 @@ def rows(frame: pd.DataFrame) -> Iterator[tuple[tuple[tuple[str, str, str], ...]
 
 
 def tree_of(frame: pd.DataFrame, before: pd.DataFrame | None = None) -> Node:
-    """One tree of all stacks, with those of ``before`` in it."""
+    """One tree of all stacks, with those of ``before`` in it.
+
+    Functions without a name that stand on one another are one node: where frames are no frames, as
+    in code without frame pointers, the kernel walks up to 127 of them, and each of them says
+    nothing.
+    """
     root = Node("all", "process")
     with _no_garbage():
         for source, attribute in ((frame, "value"), (before, "before")):
@@ -67,6 +72,8 @@ def tree_of(frame: pd.DataFrame, before: pd.DataFrame | None = None) -> Node:
                 node = root
                 setattr(node, attribute, getattr(node, attribute) + value)
                 for name, kind, module in stack:
+                    if name == UNKNOWN == node.name and module == node.module:
+                        continue
                     child = node.children.get((name, kind))
                     if child is None:
                         child = node.children[name, kind] = Node(name, kind, module)

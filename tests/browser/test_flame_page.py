@@ -40,7 +40,7 @@ def becomes(
 ) -> dict[str, float]:
     """Wait until the boxes are as wanted: zooming takes 200 ms, and longer on a busy machine."""
     seen: dict[str, float] = {}
-    for _ in range(200):
+    for _ in range(600):
         seen = widths(picture)
         if wanted(seen):
             return seen
@@ -106,6 +106,8 @@ def test_in_jupyterlab(page: Page, jupyterlab: str, tmp_path: Path) -> None:
     page.wait_for_function("() => !window.jupyterapp.shell.currentWidget.context.model.dirty")
     # Until its kernel is there again: before that, JupyterLab may draw an output a second time.
     open_notebook(page, jupyterlab, path.name)
+    # And to where it is seen: Chromium stops the clock of an iframe that is not.
+    page.locator("iframe[title^='hot, 99']").scroll_into_view_if_needed()
     zoom_and_search(page, picture)
 
 

@@ -52,6 +52,13 @@ def test_what_is_narrower_than_a_pixel_is_counted() -> None:
     assert root.count() == 4
 
 
+def test_functions_without_a_name_are_one_box() -> None:
+    nameless, other = Frame("[unknown]", "user", ""), Frame("[unknown]", "user", "libc.so.6")
+    main = Frame("main", "user", "hot")
+    root = tree_of(stacks(((nameless, nameless, nameless, other, main, nameless), 3)))
+    assert root.depth() == 1 + 1 + 4
+
+
 def test_what_is_missing_is_said() -> None:
     nameless = [Frame("[unknown]", "user", module) for module in ("", "libc.so.6")]
     lost = Frame("[lost]", "user", "")
