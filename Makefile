@@ -9,10 +9,10 @@ MYPY_FOLDER := MYPYPATH=. ../../$(BIN)/mypy --config-file ../../pyproject.toml \
 NOTEBOOKS := $(wildcard notebooks/*.ipynb)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lab test check vm book recordings bench prove clean
+.PHONY: help setup lab test test-vagrant check vm box matrix book recordings bench prove clean
 
 help: ## show this list
-	@sed -n 's/^\([a-z]*\):.*## /  make \1	/p' Makefile | expand -t 20
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' Makefile | expand -t 20
 
 setup: ## install what is missing: system packages, .venv, the guest if needed
 	@$(SETUP) setup
@@ -23,6 +23,10 @@ lab: ## set up, then open JupyterLab on the notebooks
 test: ## set up, then run every test
 	@$(SETUP) test
 	@$(BIN)/python -m pytest
+
+test-vagrant: ## vagrant up for real, under emulation, and two chapters in it (half an hour)
+	@$(SETUP) test-vagrant
+	@$(BIN)/python -m pytest -s tests/vagrant/up_and_down.py
 
 check: ## style, types, notebooks without outputs, who imports whom
 	@$(SETUP) tools
@@ -40,6 +44,14 @@ endif
 
 vm: ## build the guest that is traced where this kernel cannot be
 	@$(SETUP) vm
+
+box: ## build a Vagrant box for libvirt, from the guest's recipe
+	@$(SETUP) box
+	@$(BIN)/ebpflab vm box build/ebpflab.box
+
+matrix: ## run all probes and chapters on each kernel, and write docs/compatibility.md
+	@$(SETUP) test
+	@$(BIN)/python tests/matrix
 
 book: ## run every chapter, and make a site of them in build/book
 	@$(SETUP) book

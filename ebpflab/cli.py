@@ -1,7 +1,7 @@
 """The command `ebpflab`: what a shell can do that a notebook should not have to.
 
     ebpflab doctor         what this machine can trace, and what Lab() would choose
-    ebpflab vm             build, list, enter and remove the guest
+    ebpflab vm             build, list, enter and remove the guest; make a box of it
     ebpflab record         run a chapter, and keep what Lab("replay") will play
     ebpflab setup-sudo     let one user start the agent as root, and nothing else
 
@@ -76,11 +76,16 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_vm(parser: argparse.ArgumentParser) -> None:
-    parser.description = "The guest is a small Debian with a kernel that can be traced."
+    parser.description = (
+        "The guest is a small Debian with a kernel that can be traced: Debian 13, or what the "
+        "environment variable EBPFLAB_SUITE names (bookworm, trixie-backports)."
+    )
     actions = parser.add_subparsers(required=True, metavar="ACTION")
     build = actions.add_parser("build", help="make the guest's image, if it is not there")
-    build.add_argument("--suite", default="trixie", help="the Debian release (default: trixie)")
     build.set_defaults(command=_vm_build)
+    box = actions.add_parser("box", help="make a Vagrant box of the guest's recipe, for libvirt")
+    box.add_argument("file", type=Path, help="where to write it")
+    box.set_defaults(command=_vm_box)
     actions.add_parser("list", help="the images that were built").set_defaults(command=_vm_list)
     actions.add_parser("shell", help="a root shell in a guest").set_defaults(command=_vm_shell)
     remove = actions.add_parser("rm", help="remove an image")
@@ -152,8 +157,23 @@ def _wrap(text: str, width: int, indent: str) -> list[str]:
 def _vm_build(arguments: argparse.Namespace) -> int:
     from ebpflab import vm
 
-    path = vm.build(lambda text: print(text, flush=True), suite=arguments.suite)
+    path = vm.build(lambda text: print(text, flush=True))
     print(f"The guest is ready: {path}")
+    return 0
+
+
+_USE_BOX = """\
+The box is ready: {file}
+    vagrant box add --force --name ebpflab {file}
+    EBPFLAB_BOX=ebpflab vagrant up --provider libvirt
+without KVM, with EBPFLAB_CPU_MODEL=qemu64 as well. Its key is in it: do not give it away."""
+
+
+def _vm_box(arguments: argparse.Namespace) -> int:
+    from ebpflab import vm
+
+    vm.build_box(arguments.file, lambda text: print(text, flush=True))
+    print(_USE_BOX.format(file=arguments.file))
     return 0
 
 

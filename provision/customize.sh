@@ -92,7 +92,8 @@ boot_fast() {
         systemd-networkd.socket systemd-networkd-wait-online.service networking.service \
         systemd-timesyncd.service systemd-random-seed.service systemd-hwdb-update.service \
         systemd-update-utmp.service systemd-pcrlock-make-policy.service \
-        systemd-journal-flush.service e2scrub_reap.service systemd-binfmt.service
+        systemd-journal-flush.service e2scrub_reap.service systemd-binfmt.service \
+        ssh.service ssh.socket
     passwd -d root
     console=$(case $(uname -m) in aarch64) echo ttyAMA0 ;; *) echo ttyS0 ;; esac)
     mkdir -p "/etc/systemd/system/serial-getty@$console.service.d"

@@ -23,14 +23,16 @@ from faults import Fault
 
 STABLE = re.compile(r"^(uapi/|asm/ptrace\.h$|linux/(ptrace|types|bpf|version|kconfig)\.h$|bcc/)")
 _INCLUDE = re.compile(r'^[ \t]*#[ \t]*include[ \t]*[<"]([^>"]+)[>"]', re.MULTILINE)
+_READERS_ERROR = re.compile(r"^/virtual/main\.c:\d+:\d+: (?:fatal )?error: ", re.MULTILINE)
 INSTALL = "sudo apt-get install linux-headers-$(uname -r)"
 
 
 def release_of(tree: Path) -> Optional[str]:
     """The kernel release that a headers tree was made for, or None when it does not tell."""
     for name, pattern in (
-        ("include/config/kernel.release", r"(\S+)"),
+        # What `uname -r` says. Debian 12's kernel.release says 6.1.192 where this says 6.1.0-56.
         ("include/generated/utsrelease.h", r'UTS_RELEASE\s+"([^"]+)"'),
+        ("include/config/kernel.release", r"(\S+)"),
     ):
         try:
             found = re.search(pattern, (tree / name).read_text())
@@ -58,6 +60,24 @@ def similar(name: str) -> List[str]:
         for path in (include / folder).glob("*.h")
     }
     return difflib.get_close_matches(name, sorted(known), n=3, cutoff=0.6)
+
+
+def explain_missing(missing: Optional[str], log: str) -> Optional[Fault]:
+    """The fault where BCC found no headers, or not the one of this name, which it needs itself."""
+    if not missing and "kernel headers" not in log:
+        return None
+    what = f"its header {missing!r} is" if missing else "its headers are"
+    return Fault(
+        "HeadersError",
+        f"BCC cannot compile for this kernel ({os.uname().release}): {what} missing."
+        f" Install them: {INSTALL}",
+        log=log,
+    )
+
+
+def are_blamed(log: str) -> bool:
+    """Whether clang objects to a header, and to nothing in the reader's own program."""
+    return " error: " in log and not _READERS_ERROR.search(log)
 
 
 class Headers:

@@ -155,14 +155,9 @@ class Program:
         if missing and missing.group(1) in self.key[0]:  # the reader's own #include
             similar = headers.similar(missing.group(1))
             return Fault("CompileError", complaint, log=self.log, closest=similar)
-        if missing or "kernel headers" in self.log:
-            what = f"its header {missing.group(1)!r} is" if missing else "its headers are"
-            return Fault(
-                "HeadersError",
-                f"BCC cannot compile for this kernel ({os.uname().release}): {what} missing."
-                f" Install them: {headers.INSTALL}",
-                log=self.log,
-            )
+        without = headers.explain_missing(missing.group(1) if missing else None, self.log)
+        if without is not None:
+            return without
         for tracepoint in discover.named_tracepoints(self.key[0]):
             if tracepoint not in discover.tracepoints("*"):
                 return discover.explain_tracepoint(tracepoint, "")

@@ -19,6 +19,7 @@ from typing import Any, Callable, Dict, List
 import binaries
 import discover
 import features
+import headers
 import maps
 import notes
 import usdt
@@ -44,6 +45,20 @@ def clock_offset_ns() -> int:
     monotonic = time.monotonic_ns()
     after = time.time_ns()
     return (before + after) // 2 - monotonic
+
+
+def _explained(refusal: Fault) -> Fault:
+    """Why a program was refused: clang stumbles over the headers of a kernel newer than BCC."""
+    if refusal.type != "CompileError" or not headers.are_blamed(refusal.detail["log"]):
+        return refusal
+    match = features.check_bcc_version(features.Machine())
+    if match.status != features.NO:
+        return refusal
+    return Fault(
+        "HeadersError",
+        f"BCC cannot compile for this kernel: {match.reason}. What helps: {match.fix}.",
+        log=refusal.detail["log"],
+    )
 
 
 class Session:
@@ -165,8 +180,10 @@ class Session:
                 request.get("headers"),
                 request.get("usdt_contexts", ()),
             )
-        except BaseException:
+        except BaseException as error:
             self._messages.forget(request["program"])
+            if isinstance(error, Fault):
+                raise _explained(error) from None
             raise
         loaded["messages"] = self._messages.stream
         if any(table["type"] == maps.STACK_TRACE for table in loaded["maps"]):

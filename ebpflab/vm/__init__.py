@@ -13,12 +13,24 @@ warm.py       boots once, saves the guest, resumes it any number of times
 guest.py      a running QEMU and its streams          (qemu.py: its command lines,
                                                        qmp.py: its monitor)
 keeper.py     ends what its owner had started when the owner ends   (process.py)
+box.py        a Vagrant box from the same recipe
 delivery.py   the agent as a zip, sent to provision/bootstrap.py
 terminal.py   a shell in a guest
 """
 
+from ebpflab.vm.box import build as build_box
 from ebpflab.vm.cache import remove
 from ebpflab.vm.lifecycle import ImageInfo, build, images, ready, start, unavailable
 from ebpflab.vm.terminal import shell
 
-__all__ = ["ImageInfo", "build", "images", "ready", "remove", "shell", "start", "unavailable"]
+__all__ = [
+    "ImageInfo",
+    "build",
+    "build_box",
+    "images",
+    "ready",
+    "remove",
+    "shell",
+    "start",
+    "unavailable",
+]

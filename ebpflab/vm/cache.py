@@ -102,16 +102,24 @@ def fresh_directory(final: Path) -> Iterator[Path]:
     Call it under `build_lock`. Its contents are on the disk before it gets its name, so that
     a machine losing power cannot leave a name without the contents.
     """
-    building = Path(tempfile.mkdtemp(prefix=".building-", dir=final.parent))
+    with scratch_directory(final.parent) as building:
+        try:
+            yield building
+            _open_to_readers(building)
+            _sync(building)
+            building.rename(final)
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+            raise out_of_space(final) from error
+
+
+@contextmanager
+def scratch_directory(parent: Path) -> Iterator[Path]:
+    """A directory to build in that vanishes after the block. Call it under `build_lock`."""
+    building = Path(tempfile.mkdtemp(prefix=".building-", dir=parent))
     try:
         yield building
-        _open_to_readers(building)
-        _sync(building)
-        building.rename(final)
-    except OSError as error:
-        if error.errno != errno.ENOSPC:
-            raise
-        raise out_of_space(final) from error
     finally:
         _discard(building)
 

@@ -15,7 +15,7 @@ import pwd
 import shlex
 import subprocess
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -34,6 +34,8 @@ DISK = "disk.raw"
 
 _KEYRINGS = ("debian-archive-keyring.gpg", "debian-archive-keyring.pgp")
 _BOOT_FILES = ("vmlinuz", "initrd", "about.json")
+
+_KERNEL = "linux-image-* linux-headers-* linux-kbuild-* linux-base* linux-binary-* linux-modules-*"
 
 # What mmdebstrap calls its phases, and what a reader wants to know of them.
 _PHASES = {
@@ -107,11 +109,19 @@ def build(made_from: recipe.Recipe, progress: Progress) -> Path:
         runner = Runner(steps, building / "build.log")
         with cache.tree_directory(building) as tree:
             recipe.stage(tree / "stage")
-            runner.run("preparing", _mmdebstrap(made_from, tree), _phase_of)
-            _make_disk(runner, tree / "root", building / DISK)
+            make_tree(
+                runner,
+                made_from.suite,
+                made_from.packages,
+                tree,
+                ["sh /tmp/stage/provision/customize.sh /tmp/stage appliance"],
+            )
+            make_file_system(
+                runner, tree / "root", building / DISK, recipe.MKE2FS_OPTIONS, recipe.DISK_SIZE
+            )
             runner.run("removing the tree", process.empty_tree(tree / "root"))
         steps.begin("checking the disk")
-        about = _read_boot_files(building)
+        about = _take_boot_files(building)
         facts = {"suite": made_from.suite, "arch": made_from.arch, "created": started, **about}
         (building / "image.json").write_text(json.dumps(facts, indent=1) + "\n")
         steps.begin("waiting for the disk")
@@ -119,21 +129,43 @@ def build(made_from: recipe.Recipe, progress: Progress) -> Path:
     return final
 
 
-def _mmdebstrap(made_from: recipe.Recipe, tree: Path) -> list[str]:
+def make_tree(
+    runner: Runner, suite: str, packages: Sequence[str], tree: Path, commands: Sequence[str]
+) -> None:
+    """``tree / "root"``: a system with ``packages`` in which ``commands`` have run, as root.
+
+    While they run, ``tree / "stage"`` is at /tmp/stage in it.
+    """
     (mmdebstrap,) = process.need(PURPOSE, "mmdebstrap")
     stage = shlex.quote(str(tree / "stage"))
-    return [
+    command = [
         *_contained(),
         mmdebstrap,
         f"--mode={'unshare' if os.geteuid() else 'root'}",
         "--format=directory",
         *recipe.MMDEBSTRAP_OPTIONS,
-        f"--include={','.join(made_from.packages)}",
+        *_kernel_of_backports(suite),
+        f"--include={','.join(packages)}",
         f"--customize-hook=copy-in {stage} /tmp",
-        '--customize-hook=chroot "$1" sh /tmp/stage/provision/customize.sh /tmp/stage appliance',
+        *(f'--customize-hook=chroot "$1" {each}' for each in commands),
         '--customize-hook=rm -rf "$1/tmp/stage"',
-        made_from.suite,
+        suite.removesuffix(recipe.BACKPORTS),
         str(tree / "root"),
+    ]
+    runner.run("preparing", command, _phase_of)
+
+
+def _kernel_of_backports(suite: str) -> list[str]:
+    """Options that take the kernel, and nothing else, from a suite's backports."""
+    base = suite.removesuffix(recipe.BACKPORTS)
+    if base == suite:
+        return []
+    sources = f"s/ {base} main/ {suite} main/p"  # on whichever mirror mmdebstrap has chosen
+    pin = f"Package: {_KERNEL}\\nPin: release n={suite}\\nPin-Priority: 900\\n"
+    return [
+        f'--setup-hook=sed -n "{sources}" "$1"/etc/apt/sources.list '
+        '>"$1"/etc/apt/sources.list.d/backports.list',
+        f"--setup-hook=printf '{pin}' >\"$1\"/etc/apt/preferences.d/backports",
     ]
 
 
@@ -145,28 +177,36 @@ def _contained() -> list[str]:
     return [unshare, "--mount", "--pid", "--fork", "--kill-child"]
 
 
-def _make_disk(runner: Runner, root: Path, disk: Path) -> None:
+def make_file_system(
+    runner: Runner, root: Path, disk: Path, options: Sequence[str], size: str
+) -> None:
+    """Write the tree at ``root`` into the new file ``disk``, by mke2fs with these options."""
     (mke2fs,) = process.need(PURPOSE, "mke2fs")
     # Inside the namespace we are another user, to whom the directory of `disk` is closed, but
     # who can open again what it inherits, if the file's own mode lets it.
     with disk.open("wb") as output:
         disk.chmod(0o666)
-        options = ["-q", "-F", *recipe.MKE2FS_OPTIONS, "-d", str(root)]
-        command = [*process.as_tree_owner(), mke2fs, *options, "/dev/stdout", recipe.DISK_SIZE]
+        command = [*process.as_tree_owner(), mke2fs, "-q", "-F", *options, "-d", str(root)]
+        command += ["/dev/stdout", size]
         runner.run("writing the disk", command, output=output.fileno())
     disk.chmod(0o444)
 
 
-def _read_boot_files(building: Path) -> dict[str, str]:
+def take_out(disk: str, names: Iterable[str], building: Path) -> None:
+    """Copy files of /boot/ebpflab in ``disk``, as debugfs calls it, into ``building``."""
     (debugfs,) = process.need(PURPOSE, "debugfs")
-    for name in _BOOT_FILES:
+    for name in names:
         request = f"dump /boot/ebpflab/{name} {name}"
         subprocess.run(
-            [debugfs, "-R", request, DISK], cwd=building, capture_output=True, check=False
+            [debugfs, "-R", request, disk], cwd=building, capture_output=True, check=False
         )
         # debugfs reports success whatever happens.
         if not (building / name).exists() or not (building / name).stat().st_size:
             raise VMError(f"The disk that was built lacks /boot/ebpflab/{name}.")
+
+
+def _take_boot_files(building: Path) -> dict[str, str]:
+    take_out(DISK, _BOOT_FILES, building)
     about: dict[str, str] = json.loads((building / "about.json").read_text())
     (building / "about.json").unlink()
     return about

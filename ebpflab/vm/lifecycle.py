@@ -44,12 +44,12 @@ class ImageInfo:
     accel_reason: str
 
 
-def build(progress: Progress, suite: str = recipe.DEFAULT_SUITE) -> Path:
+def build(progress: Progress) -> Path:
     """The image of the current recipe, with a guest of it saved; made if need be.
 
     Raises MissingTool or VMError, and then leaves nothing behind but the log it names.
     """
-    made_from = recipe.current(suite)
+    made_from = recipe.current()
     path = _image_of(made_from, progress)
     _on_best_machine(path, made_from.arch, progress, lambda machine: None)
     return path
@@ -58,31 +58,30 @@ def build(progress: Progress, suite: str = recipe.DEFAULT_SUITE) -> Path:
 def start(
     progress: Progress,
     parcel: bytes,
-    suite: str = recipe.DEFAULT_SUITE,
     console: socket.socket | None = None,
 ) -> Guest:
     """A new guest that runs the program in ``parcel`` (see delivery.py)."""
-    made_from = recipe.current(suite)
+    made_from = recipe.current()
     path = _image_of(made_from, progress)
     return _on_best_machine(
         path, made_from.arch, progress, lambda machine: warm.resume(path, machine, parcel, console)
     )
 
 
-def ready(suite: str = recipe.DEFAULT_SUITE) -> bool:
+def ready() -> bool:
     """Whether a lab would start at once: the current recipe's image is there, and warm."""
     try:
-        made_from = recipe.current(suite)
+        made_from = recipe.current()
         path = cache.image_directory(made_from.hash)
         return image.is_complete(path) and bool(_warm_accelerators(path, made_from.arch))
     except EbpflabError:
         return False
 
 
-def unavailable(suite: str = recipe.DEFAULT_SUITE) -> str | None:
+def unavailable() -> str | None:
     """Why no guest can be had here, with the fix; None when one can."""
     try:
-        made_from = recipe.current(suite)
+        made_from = recipe.current()
         qemu.program(made_from.arch)
         if not image.is_complete(cache.image_directory(made_from.hash)):
             image.check_tools()

@@ -21,6 +21,7 @@ PACKAGE_OF = {
     "debugfs": "e2fsprogs",
     "newuidmap": "uidmap",
     "unshare": "util-linux",
+    "ssh-keygen": "openssh-client",
 }
 """The Debian and Ubuntu package of each program that is run."""
 

@@ -7,6 +7,7 @@ simply another image, and an image whose name matches the recipe never needs to 
 from __future__ import annotations
 
 import hashlib
+import os
 import platform
 import shutil
 from collections.abc import Iterator
@@ -16,6 +17,8 @@ from pathlib import Path
 from ebpflab.errors import VMError
 
 DEFAULT_SUITE = "trixie"
+BACKPORTS = "-backports"
+"""A suite that ends so is the one before it with the kernel, and no more, of its backports."""
 
 GUEST_FILES = ("packages.txt", "customize.sh", "bootstrap.py", "ebpflab-agent.service")
 """What of ``provision/`` ends up in a guest; the rest of that directory is for hosts."""
@@ -44,13 +47,21 @@ class Recipe:
     hash: str
 
 
-def current(suite: str = DEFAULT_SUITE) -> Recipe:
-    """The recipe as its files stand now."""
+def current(suite: str | None = None) -> Recipe:
+    """The recipe as its files stand now, of the suite that EBPFLAB_SUITE names if not of another.
+
+    Debian's releases (bookworm, trixie) are suites, and so is trixie-backports.
+    """
+    suite = suite or os.environ.get("EBPFLAB_SUITE") or DEFAULT_SUITE
     arch = host_arch()
-    listed = (directory("provision") / "packages.txt").read_text(encoding="utf-8")
+    return Recipe(suite, arch, packages("packages.txt", arch), _hash(suite, arch))
+
+
+def packages(name: str, arch: str) -> tuple[str, ...]:
+    """What a list in ``provision/`` names."""
+    listed = (directory("provision") / name).read_text(encoding="utf-8")
     names = (line.partition("#")[0].strip() for line in listed.splitlines())
-    packages = tuple(name.replace("@ARCH@", arch) for name in names if name)
-    return Recipe(suite, arch, packages, _hash(suite, arch))
+    return tuple(name.replace("@ARCH@", arch) for name in names if name)
 
 
 def host_arch() -> str:

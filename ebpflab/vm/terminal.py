@@ -18,7 +18,7 @@ import tty
 
 from ebpflab.errors import VMError
 from ebpflab.targets.base import Progress
-from ebpflab.vm import delivery, lifecycle, recipe
+from ebpflab.vm import delivery, lifecycle
 from ebpflab.vm.guest import Guest
 
 _ESCAPE = b"\x1d"  # Ctrl-]
@@ -31,7 +31,7 @@ signal.pause()
 """
 
 
-def shell(progress: Progress = print, suite: str = recipe.DEFAULT_SUITE) -> int:
+def shell(progress: Progress = print) -> int:
     """A throw-away guest's console, until Ctrl-] or `poweroff`. Returns QEMU's status."""
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise VMError("A shell in the guest needs a terminal for its input and output.")
@@ -39,9 +39,7 @@ def shell(progress: Progress = print, suite: str = recipe.DEFAULT_SUITE) -> int:
     program = _KEEP_RUNNING.format(now=time.time()).encode()
     with ours:
         with theirs:
-            guest = lifecycle.start(
-                progress, delivery.parcel({"__main__.py": program}), suite, theirs
-            )
+            guest = lifecycle.start(progress, delivery.parcel({"__main__.py": program}), theirs)
         try:
             progress("a throw-away guest; Ctrl-] or `poweroff` ends it")
             return _converse(ours, guest)

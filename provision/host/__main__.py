@@ -2,6 +2,8 @@
 
     setup   system packages, .venv, and the guest where this kernel cannot be traced
     lab     the same, then JupyterLab on notebooks/
+    box     .venv and what builds the guest
+    test-vagrant  the same with Vagrant and libvirt
     vm      the same as setup, with the guest in any case
     test    the same as vm, with compilers and a browser for the tests
     book    the same as vm, with sphinx, and a browser that draws the diagrams; where no guest
@@ -34,7 +36,12 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 OLDEST_PYTHON = (3, 11)
 
 # What `pip install` of ebpflab is asked for beside JupyterLab.
-EXTRAS = {"test": ("lab", "dev"), "tools": ("lab", "dev"), "book": ("lab", "dev", "book")}
+EXTRAS = {
+    "test": ("lab", "dev"),
+    "test-vagrant": ("lab", "dev"),
+    "tools": ("lab", "dev"),
+    "book": ("lab", "dev", "book"),
+}
 
 BY_HAND = """\
 {system} is not a system this set-up knows; it installs packages on Debian and Ubuntu only.
@@ -53,7 +60,7 @@ choice), and open the address it prints through a forwarded port: ssh -L 8888:12
 
 def main() -> int:
     goal = sys.argv[1] if len(sys.argv) == 2 else ""
-    if goal not in ("setup", "lab", "vm", "test", "book", "bench", "tools"):
+    if goal not in ("setup", "lab", "vm", "box", "test", "test-vagrant", "book", "bench", "tools"):
         print(__doc__, file=sys.stderr)
         return 2
     os.chdir(REPOSITORY)
@@ -75,6 +82,9 @@ def prepare(goal: str) -> None:
     packages.ensure(packages.for_venv())
     environment.ensure(REPOSITORY, EXTRAS.get(goal, ("lab",)))
     if goal == "tools":
+        return
+    if goal in ("box", "test-vagrant"):
+        packages.ensure(packages.FOR_BOX if goal == "box" else packages.FOR_VAGRANT)
         return
     if goal in ("test", "book"):
         packages.ensure(packages.for_browser())

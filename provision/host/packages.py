@@ -36,6 +36,18 @@ FOR_GUEST = [
     Package("e2fsprogs", "turns it into a disk"),
 ]
 
+FOR_BOX = [*FOR_GUEST, Package("openssh-client", "ssh-keygen, for the key that Vagrant uses")]
+
+FOR_VAGRANT = [
+    *FOR_BOX,
+    Package("vagrant", "brings the box up"),
+    Package("vagrant-libvirt", "in libvirt"),
+    Package("libvirt-daemon-system", "runs it"),
+    Package("libvirt-clients", "virsh, which removes it again"),
+    Package("dnsmasq-base", "its network"),
+    Package("rsync", "how the repository gets into it"),
+]
+
 FOR_TESTS = [
     Package("gcc", "compiles the programs that tests trace"),
     Package("libc6-dev", "its headers"),

@@ -13,6 +13,11 @@ from ebpflab.vm import recipe
 PROVISION = Path(__file__).parents[2] / "provision"
 
 
+@pytest.fixture(autouse=True)
+def no_wish(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("EBPFLAB_SUITE", raising=False)
+
+
 @pytest.fixture
 def rooms(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of what the recipe reads, with one lab."""
@@ -46,6 +51,15 @@ def test_the_hash_follows_every_file_and_the_suite(rooms: Path) -> None:
     (rooms / "labs" / "hello" / "hello.c").write_text("int main;")
     hashes.append(recipe.current().hash)
     assert len(set(hashes)) == len(hashes) == 2 + len(recipe.GUEST_FILES) + 2
+
+
+def test_the_suite_is_chosen_by_a_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert recipe.current().suite == "trixie"
+    monkeypatch.setenv("EBPFLAB_SUITE", "bookworm")
+    assert recipe.current().suite == "bookworm"
+    assert recipe.current("trixie").suite == "trixie"
+    monkeypatch.setenv("EBPFLAB_SUITE", "")
+    assert recipe.current().suite == "trixie"
 
 
 def test_the_hash_follows_nothing_else(rooms: Path) -> None:
