@@ -12,6 +12,8 @@ from typing import NamedTuple
 from measure import Run, Scenario
 
 OURS, RING, PERF, BPFTRACE = "ebpflab", "BCC, ring buffer", "BCC, perf buffer", "bpftrace, pandas"
+ITEMS = "BCC, items()"
+"""BCC's way to read a table."""
 
 
 class FirstRow(NamedTuple):

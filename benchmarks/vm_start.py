@@ -27,7 +27,7 @@ def cold_seconds() -> float:
     with tempfile.TemporaryDirectory(dir=cache.root().parent, prefix="bench-") as folder:
         try:
             os.environ["XDG_CACHE_HOME"] = folder
-            _link(image, cache.image_directory(image.name))
+            _link(image, cache.root() / image.name)
             return warm_seconds()
         finally:
             os.environ.pop("XDG_CACHE_HOME")
