@@ -22,7 +22,7 @@ from typing import Any
 import pandas as pd
 
 from ebpflab.plots import flame_sheet
-from ebpflab.plots.stack_tree import LOST, UNKNOWN, Node, Pruned, prune, rows, tree_of
+from ebpflab.plots.stack_tree import LOST, UNKNOWN, Node, Pruned, rows, tree_of
 from ebpflab.plots.units import with_unit
 
 _WIDTH_PIXELS = 1200  # a node narrower than one of so many is not drawn
@@ -61,8 +61,7 @@ class FlameGraph:
 
     @cached_property
     def _drawn(self) -> tuple[Node, Pruned]:
-        root = tree_of(self._frame, self._before)
-        return root, prune(root, root.value / _WIDTH_PIXELS)
+        return tree_of(self._frame, self._before, self._frame["value"].sum() / _WIDTH_PIXELS)
 
     @cached_property
     def words(self) -> list[str]:

@@ -6,9 +6,8 @@ two captures, ``before`` is kept beside ``value``, each a sum of its own.
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Iterator
-from contextlib import contextmanager
+from itertools import accumulate
 from typing import NamedTuple
 
 import pandas as pd
@@ -42,9 +41,6 @@ class Node:
         """How many rows it takes to draw this node and all above it."""
         return 1 + max((child.depth() for child in self.children.values()), default=0)
 
-    def count(self) -> int:
-        return 1 + sum(child.count() for child in self.children.values())
-
 
 def rows(frame: pd.DataFrame) -> Iterator[tuple[tuple[tuple[str, str, str], ...], int]]:
     """((name, kind, module) from the root on, value) of each row.
@@ -58,51 +54,85 @@ def rows(frame: pd.DataFrame) -> Iterator[tuple[tuple[tuple[str, str, str], ...]
         yield (*first, *named), value
 
 
-def tree_of(frame: pd.DataFrame, before: pd.DataFrame | None = None) -> Node:
-    """One tree of all stacks, with those of ``before`` in it.
+def tree_of(
+    frame: pd.DataFrame, before: pd.DataFrame | None = None, least: float = 0
+) -> tuple[Node, Pruned]:
+    """One tree of all stacks, with those of ``before`` in it, and what is left out of it.
+
+    Left out is every node whose value is below ``least``, and what is in ``before`` alone. Such
+    nodes are never made: of half a million, a picture shows three thousand. Sorted stacks that
+    begin alike are neighbours, so a node is a range of rows, and its value a difference of sums.
 
     Functions without a name that stand on one another are one node: where frames are no frames, as
     in code without frame pointers, the kernel walks up to 127 of them, and each of them says
     nothing.
     """
+    functions: list[tuple[str, str, str]] = []
+    stacks, values, earlier = _numbered(frame, before, functions)
+    order = sorted(range(len(stacks)), key=stacks.__getitem__)
+    stacks = [stacks[row] for row in order]
+    sums = [0, *accumulate(values[row] for row in order)]
+    sums_before = [0, *accumulate(earlier[row] for row in order)]
     root = Node("all", "process")
-    with _no_garbage():
-        for source, attribute in ((frame, "value"), (before, "before")):
-            for stack, value in rows(source) if source is not None else ():
-                node = root
-                setattr(node, attribute, getattr(node, attribute) + value)
-                for name, kind, module in stack:
-                    if name == UNKNOWN == node.name and module == node.module:
-                        continue
-                    child = node.children.get((name, kind))
-                    if child is None:
-                        child = node.children[name, kind] = Node(name, kind, module)
-                    setattr(child, attribute, getattr(child, attribute) + value)
-                    node = child
-    return root
+    root.value, root.before = sums[-1], sums_before[-1]
+    left_out = [0, 0]
+
+    def grow(node: Node, begin: int, end: int, depth: int) -> None:
+        while begin < end and len(stacks[begin]) == depth:
+            begin += 1  # ends here, and comes before those that go on
+        while begin < end:
+            number, next_one = stacks[begin][depth], begin + 1
+            while next_one < end and stacks[next_one][depth] == number:
+                next_one += 1
+            value = sums[next_one] - sums[begin]
+            if value and value >= least:
+                name, kind, module = functions[number]
+                child = node.children[name, kind] = Node(name, kind, module)
+                child.value = value
+                child.before = sums_before[next_one] - sums_before[begin]
+                grow(child, begin, next_one, depth + 1)
+            elif value:
+                left_out[0] += _distinct(stacks[begin:next_one], depth)
+                left_out[1] += value
+            begin = next_one
+
+    grow(root, 0, len(stacks), 0)
+    return root, Pruned(*left_out)
 
 
-@contextmanager
-def _no_garbage() -> Iterator[None]:
-    """Keep the collector away: it would look at half a million new nodes, again and again."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
+def _numbered(
+    frame: pd.DataFrame, before: pd.DataFrame | None, functions: list[tuple[str, str, str]]
+) -> tuple[list[tuple[int, ...]], list[int], list[int]]:
+    """Stacks as numbers of ``functions``, which it fills, their values, and those before."""
+    stacks, values, earlier = [], [], []
+    alike: dict[tuple[str, str], int] = {}  # one function, whichever file it is said to be in
+    numbers: dict[tuple[str, str, str], int] = {}
+    for source, now in ((frame, True), (before, False)):
+        for stack, value in rows(source) if source is not None else ():
+            found, last = [], None
+            for each in stack:
+                if each == last and each[0] == UNKNOWN:
+                    continue
+                last, number = each, numbers.get(each)
+                if number is None:
+                    number = numbers[each] = alike.setdefault(each[:2], len(functions))
+                    if number == len(functions):
+                        functions.append(each)
+                found.append(number)
+            stacks.append(tuple(found))
+            values.append(value if now else 0)
+            earlier.append(0 if now else value)
+    return stacks, values, earlier
 
 
-def prune(node: Node, least: float) -> Pruned:
-    """Take away every node whose value is below ``least``; nodes of ``before`` alone as well."""
-    functions, value = 0, 0.0
-    for key, child in list(node.children.items()):
-        if child.value < least or child.value == 0:
-            del node.children[key]
-            functions += child.count() if child.value else 0
-            value += child.value
-        else:
-            below = prune(child, least)
-            functions, value = functions + below.functions, value + below.value
-    return Pruned(functions, value)
+def _distinct(stacks: list[tuple[int, ...]], depth: int) -> int:
+    """How many nodes sorted ``stacks`` would make, from ``depth`` on, where they are alike."""
+    made, last = 0, stacks[0][:depth]
+    for stack in stacks:
+        alike = depth
+        for one, other in zip(stack[depth:], last[depth:], strict=False):
+            if one != other:
+                break
+            alike += 1
+        made, last = made + len(stack) - alike, stack
+    return made

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from ebpflab import Frame, plots
-from ebpflab.plots.stack_tree import prune, tree_of
+from ebpflab.plots.stack_tree import tree_of
 
 MAIN, HOT = Frame("main", "user", "hot"), Frame("checksum", "user", "hot")
 READ = Frame("vfs_read", "kernel", "kernel")
@@ -47,15 +47,16 @@ def test_what_is_narrower_than_a_pixel_is_counted() -> None:
     small = [((MAIN, Frame(f"f{n}", "user", "")), 1) for n in range(601)]
     graph = plots.flame_graph(stacks(((MAIN, HOT), 2_000_000), *small))
     assert "601 functions narrower than a pixel are not drawn (0.0 %)." in graph.words
-    root = tree_of(stacks(((MAIN, HOT), 90), ((MAIN, READ), 7), ((READ, HOT, HOT), 3)))
-    assert prune(root, 10.0) == (4, 10.0)
-    assert root.count() == 4
+    three = stacks(((MAIN, HOT), 90), ((MAIN, READ), 7), ((READ, HOT, HOT), 2), ((READ, HOT), 1))
+    root, pruned = tree_of(three, least=10.0)
+    assert pruned == (4, 10)
+    assert root.depth() == 4 and len(root.children) == 1
 
 
 def test_functions_without_a_name_are_one_box() -> None:
     nameless, other = Frame("[unknown]", "user", ""), Frame("[unknown]", "user", "libc.so.6")
     main = Frame("main", "user", "hot")
-    root = tree_of(stacks(((nameless, nameless, nameless, other, main, nameless), 3)))
+    root, _ = tree_of(stacks(((nameless, nameless, nameless, other, main, nameless), 3)))
     assert root.depth() == 1 + 1 + 4
 
 
@@ -95,6 +96,8 @@ def test_for_other_tools() -> None:
     assert told["$schema"] == "https://www.speedscope.app/file-format-schema.json"
     assert (profile["type"], profile["unit"]) == ("sampled", "nanoseconds")
     assert profile["endValue"] - profile["startValue"] == sum(profile["weights"]) == 100
+    assert len(profile["samples"]) == len(profile["weights"]) and told["activeProfileIndex"] == 0
+    assert all(set(frame) <= {"name", "file", "line", "col"} for frame in frames)
     named = [[frames[n]["name"] for n in stack] for stack in profile["samples"]]
     assert named == [["hot", "main", "checksum"], ["hot", "main", "vfs_read"], ["hot", "main"]]
     json.dumps(told)
