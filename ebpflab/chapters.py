@@ -31,7 +31,7 @@ def record(notebook: Path, target: str, progress: Progress, path: Path | None = 
     """
     try:
         from nbclient import NotebookClient
-        from nbclient.exceptions import CellExecutionError
+        from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
     except ImportError:
         raise MissingTool(
             "Recording runs notebooks with nbclient, which is not installed: `make setup`, or"
@@ -52,8 +52,10 @@ def record(notebook: Path, target: str, progress: Progress, path: Path | None = 
     try:
         client.execute(env={**os.environ, "EBPFLAB_TARGET": _RECORDER})
         new.replace(path)
-    except CellExecutionError as error:
+    except (CellExecutionError, CellTimeoutError) as error:
         raise RecordingError(f"Cannot record {notebook}: a cell failed.\n{error}") from None
+    except (DeadKernelError, AssertionError):  # nbclient ends it at Ctrl-C, and then misses it
+        raise RecordingError(f"Cannot record {notebook}: its Jupyter kernel has ended.") from None
     except FileNotFoundError:
         raise RecordingError(f"{notebook} has opened no lab: nothing to record.") from None
     finally:

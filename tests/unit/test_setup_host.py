@@ -258,6 +258,30 @@ def test_the_guest_is_built_where_it_is_needed(
     assert commands == [[".venv/bin/ebpflab", "vm", "build"]] * built
 
 
+@pytest.mark.parametrize("goal", ["book", "test"])
+def test_the_book_alone_goes_on_without_a_guest(
+    main: ModuleType,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    goal: str,
+) -> None:
+    def no_guest(always: bool) -> None:
+        raise main.Stop("no mmdebstrap")
+
+    for name in ("require_python", "require_debian"):
+        monkeypatch.setattr(main, name, lambda: None)
+    monkeypatch.setattr(main.packages, "ensure", lambda wanted: None)
+    monkeypatch.setattr(main.environment, "ensure", lambda *_: None)
+    monkeypatch.setattr(main.shutil, "which", lambda name: name)
+    monkeypatch.setattr(main, "prepare_guest", no_guest)
+    if goal == "test":
+        with pytest.raises(main.Stop, match="no mmdebstrap"):
+            main.prepare(goal)
+    else:
+        main.prepare(goal)
+        assert "no mmdebstrap\n==> So the book is made of" in capsys.readouterr().out
+
+
 def test_the_checks_are_read_without_the_package(main: ModuleType) -> None:
     """Before there is a .venv: with the standard library alone."""
     script = (
