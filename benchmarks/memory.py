@@ -72,6 +72,9 @@ def main() -> None:
             work.stop()
             print(f"{elapsed:.0f} s: {collected / elapsed:,.0f} events/s collected,", end=" ")
             print(f"{calls.lost:,} of {calls.arrived + calls.lost:,} lost")
+    for minute in range(0, len(samples), 60 // EVERY_SECONDS):
+        _, agent, notebook = samples[minute]
+        print(f"minute {minute * EVERY_SECONDS // 60}: {agent / 2**20:.1f}, {notebook / 2**20:.1f}")
     warm = np.array([each for each in samples if each[0] >= WARM_SECONDS])
     for name, column in (("agent", 1), ("notebook", 2)):
         slope, _ = np.polyfit(warm[:, 0], warm[:, column], 1)

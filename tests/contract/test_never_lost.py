@@ -224,9 +224,8 @@ def test_every_record_is_accounted_for(lab: Lab, producer: str, source: str) -> 
             if proof.delivered >= (RECORDS // 5 if source is PERF else RECORDS):
                 break
         discarded, held, waited_for = prog["seen"].frame()["value"]
-        lost, dropped = prog["records"].lost, prog["records"].dropped
+        lost = prog["records"].lost
     produced = producers * first * BURST
-    assert dropped == 0
     assert proof.delivered + lost + discarded == produced
     assert lost > 0 and (proof.last < first * BURST).all()
     assert discarded > 0 or source is PERF
