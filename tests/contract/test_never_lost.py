@@ -212,6 +212,7 @@ def test_every_record_is_accounted_for(lab: Lab, producer: str, source: str) -> 
     cpus = int(lab.run(["nproc"]).stdout)
     producers = cpus * THREADS
     proof, first = Proof(producers, cpus), 0
+    wanted = RECORDS // (5 if source is PERF else 1) // (5 if lab.target == "vm" else 1)
     with lab.load(source.replace("BURST", str(BURST))) as prog:
         prog.attach_uprobe(name=producer, sym="work", fn_name="on_work")
         for before, calls, pause_us in rounds():
@@ -221,7 +222,7 @@ def test_every_record_is_accounted_for(lab: Lab, producer: str, source: str) -> 
             assert done.returncode == 0, done.stderr
             first += calls
             proof.take(prog["records"].collect())
-            if proof.delivered >= (RECORDS // 5 if source is PERF else RECORDS):
+            if proof.delivered >= wanted:
                 break
         discarded, held, waited_for = prog["seen"].frame()["value"]
         lost = prog["records"].lost
@@ -229,7 +230,8 @@ def test_every_record_is_accounted_for(lab: Lab, producer: str, source: str) -> 
     assert proof.delivered + lost + discarded == produced
     assert lost > 0 and (proof.last < first * BURST).all()
     assert discarded > 0 or source is PERF
-    assert waited_for > 0 or source is not RING
+    if source is RING and lab.target == "local":  # a guest's processors take turns on one of ours
+        assert waited_for > 0
     print(
         f"{lab.target}: {produced:,} made = {proof.delivered:,} delivered + {lost:,} lost +"
         f" {discarded:,} discarded; {waited_for:,} of {held:,} held back were waited for"

@@ -78,8 +78,9 @@ def test_what_reading_costs_and_what_was_lost(lab: Lab, program: str) -> None:
     source = SOURCE.replace("BPF_ARRAY", "BPF_RINGBUF_OUTPUT(numbers, 1);\nBPF_ARRAY").replace(
         "calls.increment(0);",
         """
+        u64 n = 7;
         #pragma clang loop unroll(disable)
-        for (u64 n = 0; n < 300; n++) numbers.ringbuf_output(&n, sizeof(n), 0);
+        for (int i = 0; i < 300; i++) numbers.ringbuf_output(&n, sizeof(n), 0);
         """,
     )
     with lab.load(source) as prog:
