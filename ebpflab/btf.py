@@ -26,6 +26,7 @@ _DECL_TAG, _TYPE_TAG, _ENUM64 = range(17, 20)
 _ALIASES = (_TYPEDEF, _VOLATILE, _CONST, _RESTRICT, _TYPE_TAG)
 _FIXED_BYTES = {_INT: 4, _ARRAY: 12, _VAR: 4, _DECL_TAG: 4}
 _ENTRY_BYTES = {_STRUCT: 12, _UNION: 12, _ENUM: 8, _FUNC_PROTO: 8, _DATASEC: 12, _ENUM64: 12}
+_MAX_DEPTH = 32  # as the kernel's btf_resolve, MAX_RESOLVE_DEPTH
 _SIGNED, _BOOL = 1, 4  # bits of an integer's encoding
 
 MAX_ELEMENT_COLUMNS = 16
@@ -85,6 +86,12 @@ class Types:
     """
 
     def __init__(self, blob: bytes) -> None:
+        try:
+            self._take(blob)
+        except (struct.error, IndexError) as error:
+            raise ValueError(f"this is BTF that is cut or damaged: {error}") from None
+
+    def _take(self, blob: bytes) -> None:
         magic, _, _, header, types, size, strings, length = struct.unpack_from("<HBBIIIII", blob)
         if magic != _MAGIC:
             raise ValueError(f"this is not BTF: it begins with {magic:#x}")
@@ -134,9 +141,11 @@ class Types:
 
     def resolve(self, number: int) -> tuple[int, _Type]:
         """What stands behind typedef, const and the like."""
-        while self._types[number].kind in _ALIASES:
+        for _ in range(_MAX_DEPTH):
+            if self._types[number].kind not in _ALIASES:
+                return number, self._types[number]
             number = self._types[number].size
-        return number, self._types[number]
+        raise NoSuchType(f"type {number} stands for itself")
 
     def is_struct(self, number: int) -> bool:
         return self.resolve(number)[1].kind in (_STRUCT, _UNION)

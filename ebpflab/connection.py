@@ -26,6 +26,10 @@ Sink = Callable[[int, bytes], None]
 """Called with (records lost so far, record bytes) from the reading thread."""
 
 _HELLO_SECONDS = 30.0
+# An agent is no more trusted than the machine it is on: it may not fill this process's memory.
+_MAX_EARLY_BYTES = 256 << 20
+_MAX_BLOB_BYTES = 1 << 30
+_PARTS = {"id": int, "hello": dict, "ok": dict, "fault": dict, "broken": str}
 
 
 class Answer(dict[str, Any]):
@@ -46,6 +50,7 @@ class Connection:
         self._sinks: dict[int, tuple[Sink, ...]] = {}
         # What attaches itself sends before the answer to `load` has named its streams.
         self._early: dict[int, list[tuple[int, bytes]]] = {}
+        self._early_bytes = 0
         self._sinks_lock = threading.RLock()  # a finalizer may come in between, and ignore
         self._hello: Future[dict[str, Any]] = Future()
         self._lost: errors.TargetError | None = None
@@ -77,7 +82,7 @@ class Connection:
         The first to listen also gets what had come before. Numbers of streams are not used twice.
         """
         with self._sinks_lock:
-            for lost, records in self._early.pop(stream, ()):
+            for lost, records in self._forget_early(stream):
                 sink(lost, records)
             self._sinks[stream] = (*self._sinks.get(stream, ()), sink)
 
@@ -160,32 +165,61 @@ class Connection:
             self._give_up(errors.ConnectionLost(self._transport.post_mortem()))
 
     def _dispatch(self, kind: int, payload: bytes) -> None:
-        if kind == wire.BATCH:
-            stream, lost = wire.BATCH_HEADER.unpack_from(payload)
-            records = payload[wire.BATCH_HEADER.size :]
-            with self._sinks_lock:
-                sinks = self._sinks.get(stream)
-                if sinks is None:
-                    self._early.setdefault(stream, []).append((lost, records))
-            for sink in sinks or ():
-                sink(lost, records)
-        elif kind == wire.BLOB:
-            (ident,) = wire.BLOB_HEADER.unpack_from(payload)
-            self._blobs.setdefault(ident, bytearray()).extend(payload[wire.BLOB_HEADER.size :])
-        else:
+        if kind == wire.CONTROL:
             self._control(wire.parse_control(payload))
+            return
+        header = wire.BATCH_HEADER if kind == wire.BATCH else wire.BLOB_HEADER
+        if len(payload) < header.size:
+            raise wire.BadFrame(f"a frame of kind {kind} has {len(payload)} bytes")
+        fields, data = header.unpack_from(payload), payload[header.size :]
+        if kind == wire.BLOB:
+            self._blob(*fields, data)
+            return
+        stream, lost = fields
+        with self._sinks_lock:
+            sinks = self._sinks.get(stream)
+            if sinks is None:
+                self._keep_early(stream, lost, data)
+        for sink in sinks or ():
+            sink(lost, data)
+
+    def _blob(self, ident: int, data: bytes) -> None:
+        if ident in self._waiting:  # else its caller was interrupted
+            kept = self._blobs.setdefault(ident, bytearray())
+            kept.extend(data)
+            if len(kept) > _MAX_BLOB_BYTES:
+                raise wire.BadFrame(f"an answer is longer than {_MAX_BLOB_BYTES:,} bytes")
+
+    def _keep_early(self, stream: int, lost: int, records: bytes) -> None:
+        self._early.setdefault(stream, []).append((lost, records))
+        self._early_bytes += len(records)
+        while self._early_bytes > _MAX_EARLY_BYTES:
+            oldest = next(iter(self._early))  # of a load that was interrupted, most likely
+            if oldest == stream:
+                raise wire.BadFrame(f"nobody listens to stream {stream}, and it does not end")
+            self._forget_early(oldest)
+
+    def _forget_early(self, stream: int) -> list[tuple[int, bytes]]:
+        early = self._early.pop(stream, [])
+        self._early_bytes -= sum(len(records) for _, records in early)
+        return early
 
     def _control(self, message: dict[str, Any]) -> None:
+        for name, kind in _PARTS.items():
+            if name in message and not isinstance(message[name], kind):
+                raise wire.BadFrame(f"{name!r} of a control message is {message[name]!r}")
         if "hello" in message:
-            self._hello.set_result(message["hello"])
+            if not self._hello.done():
+                self._hello.set_result(message["hello"])
         elif "id" in message:
             ident = message["id"]
-            answer = Answer(message.get("ok") or {})
+            answer = Answer(message.get("ok", {}))
             answer.blob = bytes(self._blobs.pop(ident, b""))
             if "fault" in message:
                 answer["fault"] = message["fault"]
             future = self._waiting.get(ident)
-            if future is not None:  # else its caller was interrupted and does not wait any more
+            # Else its caller was interrupted and does not wait any more, or it was answered twice.
+            if future is not None and not future.done():
                 future.set_result(answer)
         elif "fault" in message:
             self._give_up_with(errors.from_fault(message["fault"]))

@@ -170,8 +170,9 @@ def from_fault(fault: dict[str, Any], source: str = "") -> EbpflabError:
     """
     from ebpflab import diagnostics
 
-    kind = _BY_NAME.get(fault.get("type", ""), AgentFault)
-    message, detail = str(fault.get("message", "")), dict(fault.get("detail") or {})
+    kind = _BY_NAME.get(str(fault.get("type")), AgentFault)
+    message, detail = str(fault.get("message", "")), fault.get("detail")
+    detail = detail if isinstance(detail, dict) else {}
     if kind is CompileError:
         return diagnostics.compile_error(message, detail, source)
     if kind is VerifierError:

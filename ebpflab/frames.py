@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from ebpflab.agent.wire import BUSY, DISCARD, RECORD_HEADER_BYTES, stride
+from ebpflab.agent.wire import BUSY, DISCARD, RECORD_HEADER_BYTES, BadFrame, stride
 from ebpflab.btf import Bits, Column, NoSuchType, Types
 
 _CATEGORICAL_FROM_ROWS = 10_000
@@ -121,12 +121,19 @@ def _uniform_stride(span: bytes) -> int:
 
 
 def _walk(span: bytes) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint32]]:
-    """Where the header of each record that is not a DISCARD stands, and how long its data is."""
+    """Where the header of each record that is not a DISCARD stands, and how long its data is.
+
+    Raises BadFrame when the records do not end where the span ends.
+    """
+    if len(span) % 8:
+        raise BadFrame(f"a batch of {len(span):,} bytes is not made of records")
     found, at = [], 0
     words = memoryview(span).cast("I")
     while at < len(words):
         found.append(at)
         at += stride(words[at] & ~DISCARD) // 4
+    if at != len(words):
+        raise BadFrame("the last record of a batch is longer than what there is of it")
     places = np.array(found, np.int64)
     lengths = np.frombuffer(span, "<u4")[places]
     kept = lengths & DISCARD == 0

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from ebpflab import connection as connection_module
 from ebpflab import errors
 from ebpflab.agent import wire
 from ebpflab.connection import Connection
@@ -151,3 +152,44 @@ def test_every_fault_of_the_agent_has_its_exception() -> None:
 def test_a_fault_of_an_unknown_kind_is_still_an_error() -> None:
     error = errors.from_fault({"type": "Nonsense", "message": "m"})
     assert type(error) is errors.AgentFault and str(error) == "m"
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        wire.encode(wire.BATCH, b"short"),
+        wire.encode(wire.BLOB, b""),
+        wire.control({"hello": "who?"}),
+        wire.control({"id": [1], "ok": {}}),
+        wire.control({"id": 1, "ok": 5}),
+        wire.control({"fault": "a fault"}),
+    ],
+)
+def test_a_frame_that_means_nothing_is_named(frame: list[wire.Buffer]) -> None:
+    def agent(end: socket.socket) -> None:
+        _say(end, {"hello": {"protocol": wire.PROTOCOL}})
+        next(_requests(end))
+        wire.write_frame(end.fileno(), frame)
+        end.recv(1)
+
+    connection = Connection(FakeTransport(agent))
+    with pytest.raises(errors.WireError, match="not our protocol"):
+        connection.request("load")
+
+
+def test_what_nobody_listens_to_does_not_fill_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A load that was interrupted leaves its streams behind, and they go first."""
+    monkeypatch.setattr(connection_module, "_MAX_EARLY_BYTES", 100)
+
+    def agent(end: socket.socket) -> None:
+        for request, stream in zip(_requests(end), (1, 2, 2, 2), strict=False):
+            header = wire.BATCH_HEADER.pack(stream, 0)
+            wire.write_frame(end.fileno(), wire.encode(wire.BATCH, header, bytes(48)))
+            _say(end, {"id": request["id"], "ok": {}})
+
+    connection = Connection(FakeTransport(agent))
+    for _ in range(3):
+        connection.request("load")
+    assert list(connection._early) == [2] and connection._early_bytes == 96
+    with pytest.raises(errors.WireError, match="nobody listens to stream 2"):
+        connection.request("load")
