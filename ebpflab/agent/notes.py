@@ -17,6 +17,10 @@ _SHT_NOTE, _SHT_TABLES_OF_SYMBOLS, _PT_LOAD = 7, (2, 11), 1
 _PAGE_BYTES = 4096
 _STAPSDT = 3
 _HEADER_BYTES = 64
+_MAX_ROW_BYTES = 64  # of a segment, section or symbol, of which 64 is the longest
+# A sparse file of no blocks may say that it has sections of any size, and this process is root.
+_MAX_SECTION_BYTES = 256 << 20
+_MAX_NOTES_BYTES = 16 << 20
 # What comes of offsets and sizes that mean nothing.
 _DAMAGED = (struct.error, IndexError, ValueError, OverflowError, MemoryError, OSError)
 _MACHINES = {3: "x86 (32 bits)", 40: "ARM (32 bits)", 62: "x86-64", 183: "ARM (64 bits)"}
@@ -73,8 +77,9 @@ class _Elf:
         self._names = self.bytes_of(self.sections[sizes[5]]) if self.sections else b""
 
     def _read_table(self, offset: int, size: int, count: int, layout: str) -> Iterator[Any]:
-        self._file.seek(offset)
-        table = self._file.read(size * count)
+        if size > _MAX_ROW_BYTES:
+            raise ValueError(f"a table with rows of {size} bytes")
+        table = self._bytes_at(offset, size * count)
         for index in range(count if offset else 0):
             yield struct.unpack_from(self.order + layout, table, index * size)
 
@@ -91,8 +96,13 @@ class _Elf:
             yield _Section(name, type_, *rest)
 
     def bytes_of(self, section: _Section) -> bytes:
-        self._file.seek(section.offset)
-        return self._file.read(section.size)
+        return self._bytes_at(section.offset, section.size)
+
+    def _bytes_at(self, offset: int, size: int) -> bytes:
+        if size > _MAX_SECTION_BYTES:
+            raise ValueError(f"a part of {size:,} bytes")
+        self._file.seek(offset)
+        return self._file.read(size)
 
     def name_of(self, section: _Section) -> bytes:
         return self._names[section.name : self._names.index(b"\0", section.name)]
@@ -170,9 +180,10 @@ def read(path: str) -> Tuple[str, List[Note]]:
 def _usdt(elf: _Elf) -> Iterator[Note]:
     bases = [each.address for each in elf.sections if elf.name_of(each) == b".stapsdt.base"]
     layout = elf.order + ("QQQ" if elf.wide else "III")
-    for section in elf.sections:
-        if section.type != _SHT_NOTE:
-            continue
+    sections = [section for section in elf.sections if section.type == _SHT_NOTE]
+    if sum(section.size for section in sections) > _MAX_NOTES_BYTES:  # each may be the same bytes
+        raise ValueError("too many notes")
+    for section in sections:
         for owner, type_, described in elf.notes(section):
             if owner != b"stapsdt" or type_ != _STAPSDT:
                 continue

@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 import traceback
-from typing import Any, Callable, Dict, List
+from typing import Any, Callable, Dict, List, Tuple
 
 import binaries
 import discover
@@ -33,6 +33,7 @@ from symbols import Symbols, name_stacks
 from workloads import Workloads
 
 Reply = Dict[str, Any]
+_MAX_WAITING_BYTES = 64 << 20
 
 
 def clock_offset_ns() -> int:
@@ -67,7 +68,8 @@ class Session:
     def __init__(self, writer: int, end: Callable[[int], None]) -> None:
         self._writer, self._end = writer, end
         self._write_lock = threading.Lock()
-        self._requests: "queue.SimpleQueue[wire.Message]" = queue.SimpleQueue()
+        self._requests: "queue.SimpleQueue[Tuple[wire.Message, int]]" = queue.SimpleQueue()
+        self._submitted_bytes = self._taken_bytes = 0  # each is counted by one thread
         idents = itertools.count(1)
         self._drain = Drain(self._send_batch, self._broken)
         self._programs = Programs(self._drain, idents)
@@ -82,8 +84,13 @@ class Session:
         threading.Thread(target=self._work, name="worker", daemon=True).start()
         self._write(wire.control({"hello": self._hello()}))
 
-    def submit(self, request: wire.Message) -> None:
-        self._requests.put(request)
+    def submit(self, payload: bytes) -> None:
+        """Have a request answered, in its turn. Raises BadFrame for what is none, and when more
+        wait than a notebook could mean: whoever floods the agent must not fill its memory."""
+        self._submitted_bytes += len(payload)
+        if self._submitted_bytes - self._taken_bytes > _MAX_WAITING_BYTES:
+            raise wire.BadFrame(f"over {_MAX_WAITING_BYTES:,} bytes of requests wait for an answer")
+        self._requests.put((wire.parse_control(payload), len(payload)))
 
     def close(self) -> None:
         """Detach everything. The kernel would do so when this process ends; workloads not."""
@@ -117,24 +124,29 @@ class Session:
 
     def _work(self) -> None:
         while True:
-            request = self._requests.get()
-            answer: Dict[str, Any] = {"id": request.get("id")}
-            try:
-                handler = getattr(self, f"op_{request.get('op')}", None)
-                if handler is None:
-                    raise Fault("AgentFault", f"the agent knows no request {request.get('op')!r}")
-                result = handler(request)
-                if result is None:  # answered later
-                    continue
-                answer["ok"] = result
-            except Fault as fault:
-                answer["fault"] = fault.as_message()
-            except Exception as error:
-                where = traceback.format_exc()
-                answer["fault"] = Fault(
-                    "AgentFault", f"{type(error).__name__}: {error}", traceback=where
-                ).as_message()
-            self._answer(answer)
+            request, size_bytes = self._requests.get()
+            self._taken_bytes += size_bytes
+            self.respond(request)
+
+    def respond(self, request: wire.Message) -> None:
+        """Do what a request asks for and answer it, whatever it is and whatever comes of it."""
+        answer: Dict[str, Any] = {"id": request.get("id")}
+        try:
+            handler = getattr(self, f"op_{request.get('op')}", None)
+            if handler is None:
+                raise Fault("AgentFault", f"the agent knows no request {request.get('op')!r}")
+            result = handler(request)
+            if result is None:  # answered later
+                return
+            answer["ok"] = result
+        except Fault as fault:
+            answer["fault"] = fault.as_message()
+        except (Exception, SystemExit) as error:  # BCC calls sys.exit: the worker must live on
+            where = traceback.format_exc()
+            answer["fault"] = Fault(
+                "AgentFault", f"{type(error).__name__}: {error}", traceback=where
+            ).as_message()
+        self._answer(answer)
 
     def _answer(self, answer: Dict[str, Any]) -> None:
         try:
@@ -309,7 +321,7 @@ def main(reader: int, writer: int, end: Callable[[int], None]) -> None:
             for kind, payload in wire.read_frames(file):
                 if kind != wire.CONTROL:
                     raise wire.BadFrame(f"a notebook sends control frames only, not kind {kind}")
-                session.submit(wire.parse_control(payload))
+                session.submit(payload)
     except (OSError, wire.BadFrame) as error:
         print(f"ebpflab agent: {error}", file=sys.stderr)
     finally:

@@ -1,0 +1,127 @@
+"""Bytes that somebody else has written, read on both sides: no crash, no hang, no flood.
+
+The same targets as ``python tests/hard fuzz`` gives to atheris, for minutes; here hypothesis makes
+some hundred inputs of each, damaged copies of good ones among them.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import subprocess
+import sys
+from pathlib import Path
+
+import fuzz
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from ebpflab import frames
+from ebpflab.agent import wire
+
+AGENT = Path(wire.__file__).parent
+
+
+@st.composite
+def damaged(draw: st.DrawFn, seeds: list[bytes]) -> bytes:
+    """A good input, with some bytes put in the place of others."""
+    data = draw(st.sampled_from(seeds))
+    for _ in range(draw(st.integers(0, 4))):
+        at, gone = draw(st.integers(0, len(data))), draw(st.integers(0, 8))
+        data = data[:at] + draw(st.binary(max_size=8)) + data[at + gone :]
+    return data
+
+
+@pytest.mark.parametrize("target", fuzz.TARGETS)
+def test_nothing_but_what_it_says_comes_of_any_bytes(target: str) -> None:
+    seeds = fuzz.seeds(target)
+
+    @settings(max_examples=100, suppress_health_check=list(HealthCheck))
+    @given(st.one_of(st.binary(max_size=200), damaged(seeds)))
+    def check(data: bytes) -> None:
+        fuzz.TARGETS[target](data)
+
+    check()
+
+
+def test_a_batch_whose_records_do_not_add_up_is_refused() -> None:
+    record = struct.pack("<II8s", 8, 0, b"12345678")
+    for span in (record[:-4], record + struct.pack("<II", 900, 0), b"\0" * 12):
+        with pytest.raises(wire.BadFrame):
+            frames.count_records(span)
+
+
+PEAK = """
+def peak_mib():  # not getrusage, which begins at what the parent had
+    lines = open("/proc/self/status").read().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) // 1024
+"""
+AGENT_READS = (
+    PEAK
+    + """
+import os, sys
+sys.path[:0] = [AGENT, "/usr/lib/python3/dist-packages"]
+import session, wire
+session._work = lambda self: None
+session.Session.begin = lambda self: None   # nobody answers: what does waiting cost?
+request = b"".join(wire.control(dict(id=1, op="x", text="x" * (1 << 20))))
+reader, writer = os.pipe()
+if os.fork() == 0:
+    os.close(reader)
+    try:
+        while True:
+            os.write(writer, request)
+    except BrokenPipeError:
+        os._exit(0)
+os.close(writer)
+def end(status):
+    print(peak_mib(), flush=True)
+    os._exit(0)
+session.main(reader, -1, end)
+"""
+)
+
+
+def test_a_flood_of_requests_ends_the_session_and_not_the_memory() -> None:
+    code = AGENT_READS.replace("AGENT", repr(str(AGENT)))
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert "requests wait for an answer" in done.stderr
+    assert int(done.stdout) < 400  # MiB
+
+
+READ_NOTES = (
+    PEAK
+    + """
+import sys
+sys.path.insert(0, AGENT)
+import notes
+from faults import Fault
+try:
+    notes.read(sys.argv[1])
+except Fault as fault:
+    print(fault, peak_mib())
+"""
+)
+
+
+def test_an_elf_file_of_giant_parts_is_refused(tmp_path: Path) -> None:
+    """A sparse file costs its maker nothing, and may say that its notes are 8 GiB of zeros."""
+    data = bytearray(fuzz._probe_elf())
+    at = struct.unpack_from("<Q", data, 40)[0] + 64  # the section of notes
+    struct.pack_into("<QQ", data, at + 24, 4096, 8 << 30)
+    path = tmp_path / "sparse"
+    path.write_bytes(data)
+    os.truncate(path, 9 << 30)
+    command = [sys.executable, "-c", READ_NOTES.replace("AGENT", repr(str(AGENT))), str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert "cut or damaged" in done.stdout, done.stderr
+    assert int(done.stdout.split()[-1]) < 200  # MiB
+
+
+def test_an_answer_may_hold_anything_that_json_can() -> None:
+    """What the agent is asked by a notebook of another make is answered, not died of."""
+    for request in ({}, {"id": [1], "op": 5}, {"id": 1, "op": "load"}, {"op": "__init__"}):
+        fuzz.agent_reads(b"".join(wire.control(request)))
+    deep = b"[" * 5000
+    fuzz.agent_reads(wire.HEADER.pack(len(deep), wire.CONTROL) + deep)
