@@ -41,7 +41,11 @@ def tracefs() -> Path:
 
 def _kallsyms() -> List[str]:
     """The names of the kernel's functions, modules included."""
-    return _functions(tuple(line.split()[0] for line in open("/proc/modules")))
+    try:
+        modules = Path("/proc/modules").read_text().splitlines()
+    except FileNotFoundError:
+        modules = []  # a kernel without modules (CONFIG_MODULES)
+    return _functions(tuple(line.split()[0] for line in modules))
 
 
 @lru_cache(maxsize=1)  # a long text, which changes when a module comes or goes
@@ -121,10 +125,13 @@ def named_tracepoints(source: str) -> List[str]:
 def tracepoint_format(tp: str) -> str:
     """The text of a tracepoint's ``format`` file."""
     category, _, name = tp.partition(":")
-    try:
-        return (tracefs() / "events" / category / name / "format").read_text()
-    except OSError:
-        raise unknown("tracepoint", tp, tracepoints("*")) from None
+    # A name is a folder of tracefs: with a slash, it would be any file that is called `format`.
+    if re.fullmatch(r"[\w.-]*\w:\w[\w.-]*", tp):
+        try:
+            return (tracefs() / "events" / category / name / "format").read_text()
+        except OSError:
+            pass
+    raise unknown("tracepoint", tp, tracepoints("*"))
 
 
 def closest(name: str, names: Iterable[str]) -> List[str]:

@@ -10,6 +10,8 @@ made while the program ran is looked up in ``/tmp/perf-PID.map``, where Python (
 import bisect
 import ctypes as ct
 import os
+import re
+import stat
 import struct
 from typing import Any, Dict, Iterable, List, NamedTuple, Optional, Sequence, Tuple
 
@@ -19,6 +21,10 @@ from mappings import Mapping, Mappings
 
 _FUNCTIONS = 1 << 2 | 1 << 10  # STT_FUNC, STT_GNU_IFUNC
 _PT_LOAD = 1
+_SEGMENT = struct.Struct("<IIQQQQQQ")
+_MAX_PERF_MAP_BYTES = 64 << 20
+_HEX = r"(?:0x)?([0-9a-fA-F]{1,16})"
+_PERF_MAP_LINE = re.compile(rf"^{_HEX} {_HEX} (.+)$", re.MULTILINE)
 _Found = ct.CFUNCTYPE(ct.c_int, ct.c_char_p, ct.c_uint64, ct.c_uint64, ct.c_void_p)
 lib.bcc_elf_foreach_sym.argtypes = [ct.c_char_p, _Found, ct.c_void_p, ct.c_void_p]
 
@@ -96,9 +102,11 @@ def _segments(path: str) -> List[Tuple[int, int, int]]:
             struct.unpack_from("<Q", header, 32)[0],
             *struct.unpack_from("<HH", header, 54),
         )
+        if size != _SEGMENT.size:
+            return []
         file.seek(place)
         table = file.read(size * count)
-    rows = [struct.unpack_from("<IIQQQQ", table, size * n) for n in range(count)]
+    rows = [_SEGMENT.unpack_from(table, size * n) for n in range(count)]
     return [(row[2], row[5], row[3]) for row in rows if row[0] == _PT_LOAD]
 
 
@@ -172,12 +180,25 @@ def _perf_map(pid: int) -> List[Tuple[int, int, str]]:
     """What a program says of the code that it made: ``address size name`` in each line."""
     for place in (f"/proc/{pid}/root/tmp/perf-{pid}.map", f"/tmp/perf-{pid}.map"):
         try:
-            with open(place, errors="replace") as file:
-                lines = [line.rstrip("\n").split(" ", 2) for line in file]
-        except OSError:
-            continue
-        return [(int(at, 16), int(size, 16), name) for at, size, name in lines]
+            text = _read_of_owner(place, os.stat(f"/proc/{pid}").st_uid)
+        except FileNotFoundError:
+            text = _read_of_owner(place, None)  # it has ended, and whose it was is not known
+        if text is not None:
+            found = _PERF_MAP_LINE.findall(text)
+            return [(int(at, 16), int(size, 16), name) for at, size, name in found]
     return []
+
+
+def _read_of_owner(path: str, owner: Optional[int]) -> Optional[str]:
+    """A file that anybody may have put there: not a link, not a FIFO, not somebody else's."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW)
+    except OSError:
+        return None
+    with open(fd, errors="replace") as file:
+        told = os.fstat(fd)
+        theirs = owner is None or told.st_uid in (0, owner)
+        return file.read(_MAX_PERF_MAP_BYTES) if stat.S_ISREG(told.st_mode) and theirs else None
 
 
 def _addresses(table: maps.Map, ident: int) -> Optional[List[int]]:

@@ -1,0 +1,93 @@
+"""What another process of the traced machine may put in the agent's way: files and names."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import fuzz
+import pytest
+
+
+@pytest.fixture
+def agent(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The agent's modules can be imported, as can BCC, by `fuzz`'s own path."""
+    assert str(fuzz.REPOSITORY / "ebpflab" / "agent") in sys.path
+    pytest.importorskip("bcc")
+    yield
+
+
+@pytest.fixture
+def perf_map(agent: None) -> Iterator[Path]:
+    """Where this process would tell of code that it makes."""
+    path = Path(f"/tmp/perf-{os.getpid()}.map")
+    yield path
+    path.unlink(missing_ok=True)
+
+
+def read(path: Path) -> list[tuple[int, int, str]]:
+    import symbols
+
+    found: list[tuple[int, int, str]] = symbols._perf_map(os.getpid())
+    return found
+
+
+def test_a_perf_map_that_is_half_garbage_gives_its_good_lines(perf_map: Path) -> None:
+    perf_map.write_bytes(b"1000 10 work\nroot:x:0:0\n\xff\xff\n0x2000 8 a b\nfff\n")
+    assert read(perf_map) == [(0x1000, 0x10, "work"), (0x2000, 8, "a b")]
+
+
+def test_a_perf_map_that_is_a_link_or_a_fifo_is_left_alone(perf_map: Path, tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("1000 10 secret\n")
+    perf_map.symlink_to(secret)
+    assert read(perf_map) == []
+    perf_map.unlink()
+    os.mkfifo(perf_map)  # to open it for reading would wait for ever
+    assert read(perf_map) == []
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="gives a file to another user: run as root")
+def test_a_perf_map_of_another_user_is_left_alone(perf_map: Path) -> None:
+    perf_map.write_text("1000 10 work\n")
+    os.chown(perf_map, 65534, 65534)
+    assert read(perf_map) == []
+
+
+def test_a_tracepoint_is_no_path(
+    agent: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import discover
+    from faults import Fault
+
+    monkeypatch.setattr(discover, "tracefs", lambda: tmp_path / "tracing")
+    place = tmp_path / "tracing" / "events" / "sched" / "sched_switch"
+    place.mkdir(parents=True)
+    (place / "format").write_text("name: sched_switch\n")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "format").symlink_to("/etc/passwd")
+    assert discover.tracepoint_format("sched:sched_switch") == "name: sched_switch\n"
+    for name in ("../..:mine", f"{tmp_path}:mine", "..:../mine", f"x:{tmp_path}/mine", ".:sched"):
+        with pytest.raises(Fault, match="has no tracepoint"):
+            discover.tracepoint_format(name)
+
+
+def test_what_fails_in_one_request_does_not_end_the_others(agent: None) -> None:
+    import session
+
+    class Answering(session.Session):  # type: ignore[misc]
+        def op_leave(self, request: object) -> None:
+            sys.exit(1)  # as BCC does
+
+        def _answer(self, answer: dict[str, object]) -> None:
+            answers.append(answer)
+
+    answers: list[dict[str, object]] = []
+    served = Answering(-1, end=lambda status: None)
+    for op in ("leave", "no_such", "syscall_name"):
+        served.respond({"id": op, "op": op, "name": "no_such_call"})
+    kinds = [answer["fault"]["type"] for answer in answers]  # type: ignore[index]
+    assert kinds == ["AgentFault", "AgentFault", "UnknownEvent"]
+    assert [answer["id"] for answer in answers] == ["leave", "no_such", "syscall_name"]
