@@ -171,11 +171,14 @@ class Connection:
         header = wire.BATCH_HEADER if kind == wire.BATCH else wire.BLOB_HEADER
         if len(payload) < header.size:
             raise wire.BadFrame(f"a frame of kind {kind} has {len(payload)} bytes")
-        fields, data = header.unpack_from(payload), payload[header.size :]
+        number, *rest = header.unpack_from(payload)
+        data = payload[header.size :]
         if kind == wire.BLOB:
-            self._blob(*fields, data)
-            return
-        stream, lost = fields
+            self._blob(number, data)
+        else:
+            self._batch(number, rest[0], data)
+
+    def _batch(self, stream: int, lost: int, data: bytes) -> None:
         with self._sinks_lock:
             sinks = self._sinks.get(stream)
             if sinks is None:
