@@ -41,6 +41,7 @@ class RecordingTransport(Transport):
         self._runs: list[tuple[str, int]] = []
         self._items: list[Item] = []
         self._blobs: dict[int, bytearray] = {}
+        self._known: dict[bytes, bytes] = {}
         self._asked: dict[int, tuple[dict[str, Any], int, int | None, bool]] = {}
         self._asking: dict[int, tuple[int, Asking]] = {}
         self._ended = threading.Event()
@@ -106,6 +107,7 @@ class RecordingTransport(Transport):
 
     def _note_answer(self, ident: int, said: dict[str, Any]) -> None:
         blob = bytes(self._blobs.pop(ident, b""))
+        blob = self._known.setdefault(blob, blob)
         request, sent, cell, aside = self._asked.pop(ident)
         if request["op"] == "set_clock":  # part of how this agent was reached, not of the lab
             self._hello.update(said["ok"])

@@ -4,7 +4,8 @@ In a file it is, compressed by xz, a stream of frames of `ebpflab.agent.wire`:
 
     CONTROL   first the header
     BATCH     as it came
-    BLOB      as it came, in one piece; belongs to the exchange that follows it
+    BLOB      as it came, in one piece; belongs to the exchange that follows it, and to each later
+              one that tells its number in ``blob``, counted from 0
     CONTROL   an exchange: a request with its answer, where that came
 
 so ``xz -dc`` shows what is in it. Requests are kept with the cell that made them.
@@ -76,8 +77,9 @@ class Tape:
     def save(self, path: Path) -> None:
         """Write it, whole or not at all. Raises RecordingError."""
         frames = [wire.control({"format": FORMAT, **self.header})]
+        known: dict[bytes, int] = {}  # the same parts of a traced program are read again and again
         for item in self.items:
-            frames += _encode(item)
+            frames += _encode(item, known)
         data = b"".join(bytes(part) for frame in frames for part in frame)
         unfinished = path.with_name(path.name + ".part")
         try:
@@ -104,11 +106,11 @@ def load(path: Path) -> Tape:
         return Tape(header, list(_decode(frames)))
     except OSError as error:
         raise RecordingError(f"Cannot read the recording {path}: {error.strerror}.") from None
-    except (lzma.LZMAError, wire.BadFrame, KeyError, TypeError) as error:
+    except (lzma.LZMAError, wire.BadFrame, KeyError, IndexError, TypeError) as error:
         raise RecordingError(f"{path} is no recording of a lab: {error}.") from None
 
 
-def _encode(item: Item) -> list[list[wire.Buffer]]:
+def _encode(item: Item, known: dict[bytes, int]) -> list[list[wire.Buffer]]:
     if isinstance(item, Batch):
         head = wire.BATCH_HEADER.pack(item.stream, item.lost)
         return [wire.encode(wire.BATCH, head, item.data)]
@@ -119,13 +121,17 @@ def _encode(item: Item) -> list[list[wire.Buffer]]:
         "cell": item.cell,
         "aside": item.aside,
     }
+    if item.blob in known:
+        return [wire.control({**control, "blob": known[item.blob]})]
+    if item.blob:
+        known[item.blob] = len(known)
     chunks = range(0, len(item.blob), wire.CHUNK_BYTES)
     blobs = [item.blob[start : start + wire.CHUNK_BYTES] for start in chunks]
     return [*(wire.encode(wire.BLOB, blob) for blob in blobs), wire.control(control)]
 
 
 def _decode(frames: Iterator[tuple[int, bytes]]) -> Iterator[Item]:
-    blob = bytearray()
+    blob, blobs = bytearray(), list[bytes]()
     for kind, payload in frames:
         if kind == wire.BATCH:
             stream, lost = wire.BATCH_HEADER.unpack_from(payload)
@@ -133,5 +139,9 @@ def _decode(frames: Iterator[tuple[int, bytes]]) -> Iterator[Item]:
         elif kind == wire.BLOB:
             blob += payload
         else:
-            yield Exchange(**wire.parse_control(payload), blob=bytes(blob))
-            blob.clear()
+            told = wire.parse_control(payload)
+            if blob:
+                told["blob"] = len(blobs)
+                blobs.append(bytes(blob))
+                blob.clear()
+            yield Exchange(**{**told, "blob": blobs[told["blob"]] if "blob" in told else b""})

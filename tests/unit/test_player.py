@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,15 @@ def recorded() -> Tape:
         "cells": [[tape.text_name(f"text {n}"), f"id-{n}"] for n in range(3)],
     }
     return Tape(header, items)
+
+
+def test_what_is_answered_again_and_again_is_stored_once(tmp_path: Path) -> None:
+    part = random.Random(1).randbytes(3 << 20)  # nothing that could be compressed
+    whole = recorded()
+    again = [Exchange(LOOK, {"ok": {"n": n}}, part, 0, None, aside=True) for n in range(5)]
+    Tape(whole.header, [*whole.items, *again]).save(tmp_path / "parts")
+    assert tape.load(tmp_path / "parts").items == [*whole.items, *again]
+    assert (tmp_path / "parts").stat().st_size < 2 * len(part)
 
 
 class Notebook:
