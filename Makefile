@@ -9,7 +9,7 @@ MYPY_FOLDER := MYPYPATH=. ../../$(BIN)/mypy --config-file ../../pyproject.toml \
 NOTEBOOKS := $(wildcard notebooks/*.ipynb)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lab test test-vagrant check vm box matrix book recordings bench prove clean
+.PHONY: help setup lab test test-vagrant check vm box matrix book recordings bench prove hard clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' Makefile | expand -t 20
@@ -71,6 +71,11 @@ prove: ## account for 50,000,000 numbered records; takes some minutes
 	@$(SETUP) test
 	@EBPFLAB_PROVE_RECORDS=50000000 $(BIN)/python -m pytest -s tests/contract/test_never_lost.py \
 		-k local
+
+hard: ## faults, fuzzing and a soak for an hour or more; writes docs/hard-life.md
+	@$(SETUP) test
+	@$(BIN)/python -m pip install -q -c constraints.txt atheris
+	@$(BIN)/python tests/hard
 
 clean: ## remove .venv and every cache in this folder (not the guest: `ebpflab vm rm`)
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist

@@ -309,7 +309,8 @@ class Workload:
         try:
             answer = self._connection.request("wait", pid=self.pid)
         except KeyboardInterrupt:
-            self._connection.request("stop", pid=self.pid, signal=signal.SIGKILL)
+            # It may have ended at this moment, and a fault must not take the interrupt's place.
+            self._connection.tell("stop", pid=self.pid, signal=signal.SIGKILL)
             raise
         split = answer["stdout_bytes"]
         stdout, stderr = (

@@ -108,13 +108,14 @@ class Workload(threading.Thread):
 
     def _read(self, name: str) -> None:
         pipe, kept = getattr(self._process, name), self._output[name]
-        while True:
-            data = os.read(pipe.fileno(), 64 << 10)
-            if not data:
-                return
-            room = MAX_OUTPUT_BYTES - len(kept)
-            kept += data[:room]
-            self._truncated |= len(data) > room
+        with pipe:  # closed at its end: nobody may ever wait for this command
+            while True:
+                data = os.read(pipe.fileno(), 64 << 10)
+                if not data:
+                    return
+                room = MAX_OUTPUT_BYTES - len(kept)
+                kept += data[:room]
+                self._truncated |= len(data) > room
 
     def result(self) -> Tuple[Dict[str, Any], bytes]:
         """What is known of the end, and stdout followed by stderr."""

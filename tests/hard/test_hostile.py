@@ -8,7 +8,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import fuzz
+import pandas as pd
 import pytest
+
+from ebpflab import plots
+from ebpflab.stacks import Frame
+
+NAME = '<img src=x onerror="alert(1)"></script><script>alert(2)</script>'
 
 
 @pytest.fixture
@@ -91,3 +97,22 @@ def test_what_fails_in_one_request_does_not_end_the_others(agent: None) -> None:
     kinds = [answer["fault"]["type"] for answer in answers]  # type: ignore[index]
     assert kinds == ["AgentFault", "AgentFault", "UnknownEvent"]
     assert [answer["id"] for answer in answers] == ["leave", "no_such", "syscall_name"]
+
+
+def test_names_are_text_in_pages() -> None:
+    stack = (Frame("main", "user", "program"), Frame(NAME, "user", NAME))
+    frame = pd.DataFrame({"stack": [stack], "value": [3], "comm": [NAME]})
+    counts = pd.Series([3, 2], index=[NAME, "cat"], name="n")
+    pictures = [plots.flame_graph(frame)]
+    for picture in pictures:
+        html = _html(picture)
+        assert html and "alert(1)" in html, "the name is there"
+        assert NAME not in html and "<img src=x" not in html
+    assert NAME not in (counts.to_frame()._repr_html_() or "")
+
+
+def _html(picture: object) -> str:
+    figure = getattr(picture, "figure", picture)
+    bundle = figure._repr_mimebundle_()
+    bundle = bundle[0] if isinstance(bundle, tuple) else bundle
+    return str(bundle["text/html"])

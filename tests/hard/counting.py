@@ -1,0 +1,72 @@
+"""A lab with a counted program, and how long the tests of this folder are to be.
+
+With EBPFLAB_HARD=1, as ``make hard`` sets it, those that
+repeat something do so a thousand times rather than some ten, and their figures go into the report.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import soak
+
+from ebpflab import Lab, Program
+
+LONG = os.environ.get("EBPFLAB_HARD") == "1"
+
+TARGET_C = r"""
+#include <stdlib.h>
+__attribute__((noinline)) void work(void) { __asm__(""); }
+int main(int argc, char **argv) { for (long n = atol(argv[1]); n > 0; n--) work(); return 0; }
+"""
+COUNTER = r"""
+BPF_RINGBUF_OUTPUT(seen, 64);
+int on_work(void *ctx) {
+  u64 time_ns = bpf_ktime_get_ns();
+  seen.ringbuf_output(&time_ns, sizeof(time_ns), 0);
+  return 0;
+}
+"""
+
+
+class Counted:
+    """A lab, a program on its machine, and a probe that sees each call of a function of it."""
+
+    def __init__(self, target: str) -> None:
+        self.lab = Lab(target)
+        self.folder = self.lab.run(["mktemp", "-d"]).stdout.strip()
+        self.path = f"{self.folder}/target"
+        built = self.lab.run(["gcc", "-x", "c", "-o", self.path, "-"], input=TARGET_C)
+        assert built.returncode == 0, built.stderr
+        self.prog = self.attach(COUNTER)
+
+    def attach(self, source: str) -> Program:
+        prog = self.lab.load(source)
+        prog.attach_uprobe(name=self.path, sym="work", fn_name="on_work")
+        return prog
+
+    def calls(self, number: int) -> int:
+        """Make so many calls; how many rows there are."""
+        assert self.lab.run([self.path, str(number)]).returncode == 0
+        return self.rows()
+
+    def rows(self) -> int:
+        return len(self.prog["seen"].frame())
+
+    def held(self) -> dict[str, int]:
+        """Memory, files, threads, programs, maps and probes of the agent; what its kernel has."""
+        asked = ["/usr/bin/python3", "-c", soak.COUNT, str(self.lab.agent_pid)]
+        found: dict[str, int] = json.loads(self.lab.run(asked).stdout)
+        return found
+
+    def close(self) -> None:
+        if self.lab._connection.lost is None:
+            self.lab.run(["rm", "-r", self.folder])
+        self.lab.close()
+
+
+def own_files() -> int:
+    """Open files of this process."""
+    return len(list(Path("/proc/self/fd").iterdir()))

@@ -1,0 +1,104 @@
+"""docs/hard-life.md, from the figures that the long runs have left."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from pathlib import Path
+from typing import Any
+
+import fuzz
+import soak
+
+PAGE = fuzz.REPOSITORY / "docs" / "hard-life.md"
+HEAD = """# A hard life
+
+What happens to a lab when the agent, the guest, the disk, the wire or the notebook fails, and what
+is left of it then. Written by `make hard`; the tests are in [tests/hard/](../tests/hard/), and run
+in a shorter form with every `make test`. Who could do harm on purpose is in
+[security.md](security.md).
+"""
+ELSEWHERE = {
+    "the agent is killed; the notebook is killed; a lab is closed": "contract/test_endings.py",
+    "a running cell is interrupted; a cell is run again": "contract/test_notebook_kernel.py",
+    "the guest panics; its keeper is killed; its image is removed": "vm/test_vm_guest.py",
+    "the disk is full under a recording; it is cut anywhere": "contract/test_recordings.py",
+    "an image is built on a disk that fills up, by two at once": "unit/test_vm_cache.py",
+    "an agent sends garbage, or another version of the wire": "unit/test_connection.py",
+    "records are lost because the reader is slow: counted": "contract/test_never_lost.py",
+}
+
+
+def write(figures: Path) -> None:
+    """Write the page; a part without figures says how to make them."""
+    text = HEAD
+    for part, title, describe in (
+        ("faults", "Faults", _faults),
+        ("fuzz", "Fuzzing", _fuzz),
+        ("soak", "Soak", _soak),
+    ):
+        file = figures / f"{part}.json"
+        text += f"\n## {title}\n\n"
+        if file.exists():
+            made = json.loads(file.read_text())
+            text += f"{made['date']}, {_machine()}.\n\n{describe(made['figures'])}"
+        else:
+            text += f"Not run yet: `.venv/bin/python tests/hard {part}`.\n"
+        if part == "faults":
+            rows = [[what, f"`tests/{where}`"] for what, where in ELSEWHERE.items()]
+            text += "\nTested elsewhere, with every `make test`:\n\n" + _table(
+                ["what", "where"], rows
+            )
+    PAGE.write_text(text)
+
+
+def _machine() -> str:
+    return f"kernel {platform.release().split('-')[0]}, {os.cpu_count()} processors"
+
+
+def _table(head: list[str], rows: list[list[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def _faults(cases: list[dict[str, Any]]) -> str:
+    rows = []
+    for case in cases:
+        name, _, param = case["name"].removeprefix("test_").partition("[")
+        told = "; ".join(f"{key.replace('_', ' ')} {v}" for key, v in case["figures"].items())
+        where = f" ({param[:-1]})" if param else ""
+        rows.append([name.replace("_", " ") + where, case["ended"], told])
+    passed = sum(case["ended"] == "passed" for case in cases)
+    return f"{passed} of {len(cases)} held.\n\n" + _table(["what must hold", "", "figures"], rows)
+
+
+def _fuzz(found: list[dict[str, Any]]) -> str:
+    rows = [
+        [
+            f"`{each['target']}`",
+            (fuzz.TARGETS[each["target"]].__doc__ or "").split("\n")[0],
+            f"{each['runs']:,}",
+            f"{each['seconds']}",
+            f"{each['peak_mib']}",
+            "nothing" if each["status"] == 0 else f"status {each['status']}",
+        ]
+        for each in found
+    ]
+    head = ["target", "what it reads", "inputs", "seconds", "peak MiB", "found"]
+    limits = f"An input may take {fuzz.INPUT_SECONDS} s, and a process {fuzz.MEMORY_MIB} MiB."
+    return f"atheris, guided by coverage. {limits}\n\n" + _table(head, rows)
+
+
+def _soak(made: dict[str, Any]) -> str:
+    samples = made["samples"]
+    rows = [
+        [side, measure.replace("_", " "), f"{first:,.0f}", f"{last:,.0f}", f"{growth:+,.1f}"]
+        for side, measure, first, last, growth in soak.slopes(samples)
+    ]
+    minutes = samples[-1]["seconds"] / 60
+    said = (
+        f"{made['chapters']} chapters, {made['rounds']} rounds, {minutes:.0f} minutes in one guest."
+        " Growth is of one round, the median over chapters; what is kernel is the guest's.\n\n"
+    )
+    return said + _table(["side", "measure", "after round 1", "at the end", "growth"], rows)

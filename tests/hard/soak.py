@@ -1,0 +1,165 @@
+"""Every chapter, again and again, in one guest: does anything grow?
+
+A notebook kernel runs the code cells of all chapters, in order, with one lab for all of them. After
+each chapter everything of it is closed, and what is left is counted, on both sides of the wire:
+memory, open files and threads of the notebook and of the agent, and the BPF programs, maps and
+links that the guest's kernel holds (BPF_PROG_GET_NEXT_ID and its kin, bpf(2)). A slope is a
+straight line through the samples of the same chapters from the second round on: the first one
+fills caches.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import numpy as np
+from jupyter_client.blocking.client import BlockingKernelClient
+from jupyter_client.manager import start_new_kernel
+
+REPOSITORY = Path(__file__).parents[2]
+_CELL_SECONDS = 600
+
+ONE_LAB = r"""
+import gc, json, os
+import ebpflab
+
+class OneLab(ebpflab.Lab):
+    # What chapters take for a new lab each; closing it closes its programs.
+    one = None
+    def __new__(cls, *args):
+        cls.one = cls.one or super().__new__(cls)
+        return cls.one
+    def __init__(self, *args):
+        if not hasattr(self, "target"):
+            super().__init__("vm")
+    def close(self):
+        for program in list(self._programs):
+            program.close()
+        for pid in self.run(["pgrep", "-P", str(self.agent_pid)]).stdout.split():
+            self.run(["kill", pid])
+
+ebpflab.Lab = OneLab
+OneLab()
+"""
+
+COUNT = r"""
+import ctypes, json, os, sys
+number = {"x86_64": 321, "aarch64": 280}[os.uname().machine]
+libc = ctypes.CDLL(None)
+
+def held(command):
+    # Union of struct { u32 start_id, next_id, open_flags } of bpf(2).
+    asked, many = (ctypes.c_uint32 * 3)(), 0
+    while libc.syscall(number, command, asked, 12) == 0:
+        asked[0], many = asked[1], many + 1
+    return many
+
+def process(pid):
+    status = dict(line.split(":", 1) for line in open(f"/proc/{pid}/status"))
+    files = []
+    for fd in os.listdir(f"/proc/{pid}/fd"):
+        try:
+            files.append(os.readlink(f"/proc/{pid}/fd/{fd}"))
+        except FileNotFoundError:
+            pass
+    kinds = {"programs": "bpf-prog", "maps": "bpf-map", "probes": "perf_event"}
+    return {"memory_kib": int(status["VmRSS"].split()[0]), "threads": int(status["Threads"]),
+            "files": len(files),
+            **{name: sum(kind in file for file in files) for name, kind in kinds.items()}}
+
+found = process(sys.argv[1])
+found.update(kernel_programs=held(11), kernel_maps=held(12), kernel_links=held(31))
+memory = dict(line.split(":") for line in open("/proc/meminfo"))
+found["kernel_slab_kib"] = int(memory["SUnreclaim"].split()[0])
+print(json.dumps(found))
+"""
+
+CLEAN = r"""
+import gc, matplotlib.pyplot
+matplotlib.pyplot.close("all")
+get_ipython().run_line_magic("reset", "-f in out")
+get_ipython().run_line_magic("reset", "-f")
+import ebpflab
+ebpflab.Lab().close()
+gc.collect()
+"""
+
+SAMPLE = f"""
+import json, os
+count = {COUNT!r}
+lab = ebpflab.Lab()
+agent = json.loads(lab.run(["/usr/bin/python3", "-c", count, str(lab.agent_pid)]).stdout)
+status = dict(line.split(":", 1) for line in open("/proc/self/status"))
+notebook = {{"memory_kib": int(status["VmRSS"].split()[0]), "threads": int(status["Threads"]),
+            "files": len(os.listdir("/proc/self/fd"))}}
+print(json.dumps({{"agent": agent, "notebook": notebook}}))
+"""
+
+
+def soak(minutes: float, say: Callable[[str], None]) -> dict[str, Any]:
+    """Rounds over all chapters for so long, at least two; every sample."""
+    manager, client = start_new_kernel(cwd=str(REPOSITORY / "notebooks"))
+    samples: list[dict[str, Any]] = []
+    began, number = time.monotonic(), 0
+    chapters = sorted((REPOSITORY / "notebooks").glob("*.ipynb"))
+    try:
+        _run(client, ONE_LAB)
+        while number < 2 or time.monotonic() - began < 60 * minutes:
+            number += 1
+            for chapter in chapters:
+                for cell in nbformat.read(chapter, as_version=4).cells:
+                    if cell.cell_type == "code":
+                        _run(client, cell.source)
+                _run(client, CLEAN)
+                found = json.loads(_run(client, SAMPLE).splitlines()[-1])
+                found.update(round=number, chapter=chapter.stem, seconds=time.monotonic() - began)
+                samples.append(found)
+                say(json.dumps(found))
+        _run(client, "ebpflab.Lab()._connection.close()")
+    finally:
+        client.stop_channels()
+        manager.shutdown_kernel(now=True)
+    return {"samples": samples, "chapters": len(chapters), "rounds": number}
+
+
+def _run(client: BlockingKernelClient, code: str) -> str:
+    """What a cell prints. A cell that fails ends the soak."""
+    printed: list[str] = []
+
+    def output(message: dict[str, Any]) -> None:
+        content = message["content"]
+        if message["msg_type"] == "stream":
+            printed.append(content["text"])
+        assert message["msg_type"] != "error", "\n".join(content["traceback"])
+
+    client.execute_interactive(code, timeout=_CELL_SECONDS, output_hook=output)
+    return "".join(printed)
+
+
+def slopes(samples: list[dict[str, Any]]) -> list[tuple[str, str, float, float, float]]:
+    """Side, measure, its value at the end of the first and of the last round, and growth a round.
+
+    Growth is the median over chapters: each chapter leaves other things behind, in each round
+    the same.
+    """
+    rows = []
+    last = samples[-1]["round"]
+    for side in ("notebook", "agent"):
+        for measure in samples[0][side]:
+            values: dict[str, list[float]] = {}
+            for sample in samples:
+                if sample["round"] > min(1, last - 2):
+                    values.setdefault(sample["chapter"], []).append(sample[side][measure])
+            growth = [
+                np.polyfit(range(len(each)), each, 1)[0]
+                for each in values.values()
+                if len(each) > 1
+            ]
+            ends = [[s[side][measure] for s in samples if s["round"] == n][-1] for n in (1, last)]
+            rows.append((side, measure, *ends, float(np.median(growth))))
+    return rows

@@ -1,0 +1,109 @@
+"""Faults: the error has a name, rows so far are kept, nothing stays attached, the next cell works.
+
+A killed agent is in `tests/contract/test_endings.py`, a full disk under a recording in
+`test_recordings.py`, a misbehaving agent in `tests/unit/test_connection.py`.
+"""
+
+from __future__ import annotations
+
+import io
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from counting import Counted
+
+import ebpflab
+from ebpflab.agent import wire
+
+Counting = Callable[[str], Counted]
+local = pytest.mark.local
+pytestmark = pytest.mark.timeout(900)
+
+
+# -- the agent -----------------------------------------------------------------------------------
+
+
+@local
+def test_an_agent_that_stood_still_for_ten_seconds_has_lost_nothing(
+    counted: Counting,
+) -> None:
+    it = counted("local")
+    agent = it.lab.agent_pid
+    script = f"kill -STOP {agent}; {it.path} 1009; sleep 10; kill -CONT {agent}"
+    assert it.lab.run(["/bin/sh", "-c", script]).returncode == 0
+    assert (it.rows(), it.prog["seen"].lost) == (1009, 0)
+    assert it.calls(2) == 1011
+
+
+AGENT = str(Path(wire.__file__).parent)
+BAD_INPUT = {
+    "garbage": b"GET / HTTP/1.1\r\n\r\n",
+    "a giant length": wire.HEADER.pack(0xFFFFFFFF, wire.CONTROL),
+    "a frame cut in the middle": wire.HEADER.pack(1000, wire.CONTROL) + b'{"id": 1',
+    "a batch": b"".join(wire.encode(wire.BATCH, b"x" * 12)),  # type: ignore[arg-type]
+    "no JSON": b"".join(wire.encode(wire.CONTROL, b"{]")),  # type: ignore[arg-type]
+}
+
+
+@local
+@pytest.mark.parametrize("name", BAD_INPUT)
+def test_an_agent_that_hears_nonsense_ends_in_order(name: str) -> None:
+    python = shutil.which("python3", path="/usr/bin")
+    assert python is not None
+    done = subprocess.run(
+        [python, "-I", "-B", AGENT], input=BAD_INPUT[name], capture_output=True, timeout=120
+    )
+    assert done.returncode == 0
+    assert b'"hello"' in done.stdout
+    frames = list(wire.read_frames(io.BytesIO(done.stdout)))
+    assert [kind for kind, _ in frames] == [wire.CONTROL]
+
+
+# -- labs beside one another ---------------------------------------------------------------------
+
+
+@local
+def test_two_labs_in_one_process_do_not_meet(counted: Counting) -> None:
+    one, other = counted("local"), counted("local")
+    assert (one.calls(5), other.calls(7)) == (5, 7)
+    one.close()
+    assert other.calls(2) == 9
+
+
+# -- the disk of the notebook --------------------------------------------------------------------
+
+RECORD = """
+import resource, sys
+sys.path.insert(0, {folder!r})
+from counting import Counted
+it = Counted("local")
+path = sys.argv[1]
+with it.prog["seen"].record(path) as recorder:
+    it.calls(1000)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+    it.calls(100_000)
+    error = recorder.error
+print(type(error).__name__, error.errno, recorder.rows, it.rows() + it.prog["seen"].lost)
+assert it.calls(2) + it.prog["seen"].lost == 101_002
+it.close()
+"""
+
+
+@local
+def test_a_disk_that_fills_up_ends_a_recording_that_can_be_read(tmp_path: Path) -> None:
+    path = tmp_path / "calls.arrows"
+    code = RECORD.format(folder=str(Path(__file__).parent))
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(path)], capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    told = next(line for line in done.stdout.splitlines() if line.startswith("OSError"))
+    _, _, recorded, seen = told.split()
+    recording = ebpflab.open_recording(path)
+    assert len(recording.frame()) == int(recorded) >= 1000
+    assert recording.whole is False
+    assert int(seen) == 101_000
