@@ -53,7 +53,8 @@ def record(notebook: Path, target: str, progress: Progress, path: Path | None = 
         client.execute(env={**os.environ, "EBPFLAB_TARGET": _RECORDER})
         new.replace(path)
     except (CellExecutionError, CellTimeoutError) as error:
-        raise RecordingError(f"Cannot record {notebook}: a cell failed.\n{error}") from None
+        told = getattr(error, "traceback", error)
+        raise RecordingError(f"Cannot record {notebook}: a cell failed.\n{told}") from None
     except (DeadKernelError, AssertionError):  # nbclient ends it at Ctrl-C, and then misses it
         raise RecordingError(f"Cannot record {notebook}: its Jupyter kernel has ended.") from None
     except FileNotFoundError:

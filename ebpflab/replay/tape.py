@@ -14,12 +14,11 @@ so ``xz -dc`` shows what is in it. Requests are kept with the cell that made the
 from __future__ import annotations
 
 import hashlib
-import io
 import lzma
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 from ebpflab.agent import wire
 from ebpflab.errors import RecordingError
@@ -98,15 +97,16 @@ def text_name(text: str) -> str:
 def load(path: Path) -> Tape:
     """Read a tape. Raises RecordingError when it is none, or cut off."""
     try:
-        frames = wire.read_frames(io.BytesIO(lzma.decompress(path.read_bytes())))
-        _, first = next(frames, (0, b""))
-        header = wire.parse_control(first)
-        if header.pop("format", None) != FORMAT:
-            raise RecordingError(f"{path} is of another version of ebpflab: record it again.")
-        return Tape(header, list(_decode(frames)))
+        with lzma.open(path) as file:
+            frames = wire.read_frames(cast(BinaryIO, file))
+            _, first = next(frames, (0, b""))
+            header = wire.parse_control(first)
+            if header.pop("format", None) != FORMAT:
+                raise RecordingError(f"{path} is of another version of ebpflab: record it again.")
+            return Tape(header, list(_decode(frames)))
     except OSError as error:
         raise RecordingError(f"Cannot read the recording {path}: {error.strerror}.") from None
-    except (lzma.LZMAError, wire.BadFrame, KeyError, IndexError, TypeError) as error:
+    except (lzma.LZMAError, EOFError, wire.BadFrame, KeyError, IndexError, TypeError) as error:
         raise RecordingError(f"{path} is no recording of a lab: {error}.") from None
 
 
