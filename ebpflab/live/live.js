@@ -3,7 +3,9 @@
 // Each message is a whole frame: a few words, and one buffer of numbers (history.py, Frame.pack).
 
 const number = new Intl.NumberFormat("en", { maximumFractionDigits: 0 });
-const BLUE = "#0072b2", ORANGE = "#d55e00";
+// Okabe and Ito's blues: the darker one is hardly seen on black.
+const blue = () => (document.body.dataset.jpThemeLight === "false" ? "#56b4e9" : "#0072b2");
+const ORANGE = "#d55e00";
 const RATE_HEIGHT = 150, PICTURE_HEIGHT = 210, LEFT = 84, BOTTOM = 28;
 const SEEN_EVERY_MS = 5000;
 
@@ -72,7 +74,7 @@ class Picture {
     return {
       scales: { x: { time: false, range: () => [-(this.frame?.window ?? 30), 0] },
                 y: { range: (_, low, high) => [0, Math.max(high, 1) * 1.1] } },
-      series: [{}, { stroke: BLUE, fill: BLUE + "30", width: 1.5, points: { show: false } },
+      series: [{}, { stroke: blue, fill: () => blue() + "30", width: 1.5, points: { show: false } },
                { stroke: ORANGE, fill: ORANGE + "60", width: 1.5, points: { show: false } }],
       axes: [this.axis({ size: BOTTOM, values: (_, at) => at.map((s) => (s ? `${s} s` : "now")) }),
              this.counted(LEFT)],
@@ -84,7 +86,7 @@ class Picture {
     return {
       scales: { x: { time: false, range: () => [0, Math.max(this.frame?.buckets ?? 1, 1)] },
                 y: { range: (_, low, high) => [0, Math.max(high, 1) * 1.1] } },
-      series: [{}, { stroke: BLUE, fill: BLUE, width: 0, points: { show: false },
+      series: [{}, { stroke: blue, fill: blue, width: 0, points: { show: false },
                      paths: uPlot.paths.bars({ size: [0.94, 90], align: 1, gap: 1 }) }],
       axes: [this.axis({ size: BOTTOM, splits: at, values: names }), this.counted(LEFT)],
     };
@@ -111,7 +113,7 @@ class Picture {
     this.rate.textContent = number.format(frame.rate);
     this.events.textContent = `${number.format(frame.events)} events in all`;
     this.lost.textContent =
-      frame.lost === null ? "counted in the kernel, none to lose" : `${number.format(frame.lost)} lost`;
+      frame.lost === null ? "counted in the kernel" : `${number.format(frame.lost)} lost`;
     this.lost.classList.toggle("some", frame.lost > 0);
     this.said.textContent = frame.said;
     const lost = frame.lost_per_s.map((each) => each || null);  // no line where nothing is lost
@@ -136,7 +138,7 @@ class Picture {
     const high = PICTURE_HEIGHT - BOTTOM - 8, tall = high / buckets;
     const x = (s) => left + wide * (1 + s / frame.window), y = (bucket) => 8 + high - bucket * tall;
     const most = Math.log1p(frame.counts.reduce((a, b) => Math.max(a, b), 1));
-    pen.fillStyle = BLUE;
+    pen.fillStyle = blue();
     ends.forEach((end, i) => {
       const from = Math.max(x(i ? ends[i - 1] : end - 0.1), left);
       for (let bucket = 0; bucket < buckets; bucket++) {

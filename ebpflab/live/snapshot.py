@@ -88,7 +88,7 @@ def draw(source: Source, frame: Frame, kind: str, window_s: int) -> bytes:
         ax = canvas.sheet(height, axes[1])
         labels = [source.label(frame.first + i) for i in range(frame.counts.shape[1] + 1)]
         (_heatmap if kind == "heatmap" else _histogram)(ax, frame, labels, window_s)
-        title = f"{source.column} in these {window_s} seconds"
+        title = f"{source.subject} in these {window_s} seconds"
         canvas.caption(ax, canvas.literal(title))
     canvas.caption(axes[0], canvas.literal(headline(source)))
     written = io.BytesIO()

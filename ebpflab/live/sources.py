@@ -68,6 +68,11 @@ class StreamSource:
         self._tail: list[tuple[int, bytes]] = []
 
     @property
+    def subject(self) -> str:
+        """What the buckets are buckets of."""
+        return self.column or ""
+
+    @property
     def totals(self) -> tuple[int, int | None]:
         """(events, lost) since the program was loaded."""
         return self._seen, self._stream.lost
@@ -112,6 +117,11 @@ class TableSource:
         self.buckets = _LINEAR_BUCKETS if scale == "linear" else _LOG2_BUCKETS
         self._rows = pd.DataFrame()
         self._total, self._counts = self._read()
+
+    @property
+    def subject(self) -> str:
+        """What the buckets are buckets of: the table's name, whose column is only called value."""
+        return self.name
 
     @property
     def totals(self) -> tuple[int, int | None]:

@@ -233,7 +233,7 @@ class Live(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no types
             "points": len(frame.ends_s),
             "window": self.window.value,
             "picture": self.picture.value,
-            "of": self._source.column or "",
+            "of": self._source.subject,
             "labels": [
                 self._source.label(frame.first + i) for i in range(frame.counts.shape[1] + 1)
             ],

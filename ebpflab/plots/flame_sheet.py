@@ -101,6 +101,6 @@ def _legend(figure: Figure, root: Node, y: float) -> None:
     for kind in [kind for kind in reversed(_MEANING) if kind in kinds]:
         label = _MEANING[kind]
         figure.text(x, y, label, ha="right", fontsize=9, color=canvas.INK)
-        x -= (len(label) * _CHARACTER_INCHES + 0.02) / _WIDTH_INCHES
+        x -= (len(label) * _CHARACTER_INCHES + 0.07) / _WIDTH_INCHES
         figure.text(x, y, "■", ha="right", fontsize=11, color=COLOURS[kind])
         x -= 0.3 / _WIDTH_INCHES

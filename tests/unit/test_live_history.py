@@ -157,6 +157,7 @@ def test_a_histogram_table_is_the_difference_of_two_looks() -> None:
     look = source.look()
     assert look.events == 12 and look.counts[[1, 3]].tolist() == [5, 7]
     assert source.label(4) == "8 ns" and source.newest().empty
+    assert source.subject == table.name
 
 
 def test_another_table_shows_its_largest_entries() -> None:
