@@ -32,6 +32,7 @@ PICTURES = {
         *("ship-plot", "sum-run", "calls-run", "disk-run", "heatmap-raw", "grid-run"),
         *("timeline", "timeline-cpus"),
     ),
+    "11-live": ("calls",),
     "10-flame-graphs": ("flame", "go", "repaired", "off-cpu", "small"),
 }
 THEMES = {"light": "JupyterLab Light", "dark": "JupyterLab Dark"}
@@ -119,6 +120,7 @@ def visit(chapter: str, act: Callable[[Page], None], *, run: bool = False) -> No
         (folder / "notebooks").mkdir()
         shutil.copy(source, folder / "notebooks")
         with serving(folder / "notebooks", folder) as address, browsing(folder) as page:
+            page.set_viewport_size({"width": 1200, "height": 1600})  # all of a picture at once
             open_notebook(page, address, source.name)
             trust(page)
             act(page)
