@@ -12,7 +12,7 @@ import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -23,21 +23,7 @@ import pytest
 def serving(folder: Path) -> Iterator[str]:
     """The address of an sshd that takes the key of ``folder / "bin" / "ssh"``."""
     port = _free_port()
-    for name in ("host", "user"):
-        _run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", folder / name)
-    shutil.copy(folder / "user.pub", folder / "authorized")
-    host_key = (folder / "host.pub").read_text()
-    (folder / "known").write_text(f"[127.0.0.1]:{port} {host_key}[localhost]:{port} {host_key}")
-    (folder / "config").write_text(
-        f"IdentityFile {folder / 'user'}\nIdentitiesOnly yes\n"
-        f"UserKnownHostsFile {folder / 'known'}\nStrictHostKeyChecking yes\n"
-    )
-    ssh = folder / "bin" / "ssh"
-    ssh.parent.mkdir()
-    real = shutil.which("ssh")
-    assert real, "ssh is missing: apt-get install openssh-client"
-    ssh.write_text(f'#!/bin/sh\nexec {real} -F {shlex.quote(str(folder / "config"))} "$@"\n')
-    ssh.chmod(0o755)
+    make_client(folder, [f"[127.0.0.1]:{port}", f"[localhost]:{port}"])
     Path("/run/sshd").mkdir(exist_ok=True)  # sshd insists on it, and a container may lack it
     options = {
         "ListenAddress": "127.0.0.1",
@@ -58,6 +44,26 @@ def serving(folder: Path) -> Iterator[str]:
     finally:
         server.terminate()
         server.wait()
+
+
+def make_client(folder: Path, machines: Sequence[str], config: str = "") -> None:
+    """Keys for a user and a host, and ``folder / "bin" / "ssh"``, which has the user's key, knows
+    ``machines`` by the host's key, and goes by ``config`` otherwise."""
+    for name in ("host", "user"):
+        _run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", folder / name)
+    shutil.copy(folder / "user.pub", folder / "authorized")
+    host_key = (folder / "host.pub").read_text()
+    (folder / "known").write_text("".join(f"{name} {host_key}" for name in machines))
+    (folder / "config").write_text(
+        f"IdentityFile {folder / 'user'}\nIdentitiesOnly yes\n"
+        f"UserKnownHostsFile {folder / 'known'}\nStrictHostKeyChecking yes\n{config}"
+    )
+    ssh = folder / "bin" / "ssh"
+    ssh.parent.mkdir()
+    real = shutil.which("ssh")
+    assert real, "ssh is missing: apt-get install openssh-client"
+    ssh.write_text(f'#!/bin/sh\nexec {real} -F {shlex.quote(str(folder / "config"))} "$@"\n')
+    ssh.chmod(0o755)
 
 
 def on_path(folder: Path, patch: pytest.MonkeyPatch) -> None:

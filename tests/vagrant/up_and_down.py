@@ -1,0 +1,161 @@
+"""`make test-vagrant`: our own box, `vagrant up` under emulation, two chapters in it, and its end.
+
+Takes about half an hour and root, so it is no part of `make test` (pytest does not collect a file
+of this name by itself). Everything it starts ends with it: the VM, its disks, libvirt where none
+was running, and the network. Vagrant's own files are in a temporary folder.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from jupyter_api import Server
+
+pytestmark = pytest.mark.timeout(7200)
+
+REPOSITORY = Path(__file__).parents[2]
+BOX = "ebpflab-test"
+VIRSH = ["virsh", "--connect", "qemu:///system"]
+
+
+def say(what: str, since: float) -> None:
+    """One line for docs/which-way.md."""
+    print(f"\n[test-vagrant] {what}: {time.monotonic() - since:.0f} s", flush=True)
+
+
+def run(*command: object, env: dict[str, str] | None = None) -> str:
+    """The output of a command, which is shown as well; fails when it does."""
+    child = subprocess.Popen(
+        [str(each) for each in command],
+        cwd=REPOSITORY,
+        env=env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert child.stdout is not None
+    lines = []
+    for line in child.stdout:
+        print(line, end="", flush=True)
+        lines.append(line)
+    assert child.wait() == 0, f"{command[0]} failed: {''.join(lines[-20:])}"
+    return "".join(lines)
+
+
+def succeeds(*command: str) -> bool:
+    return subprocess.run(command, capture_output=True).returncode == 0
+
+
+@pytest.fixture(scope="module")
+def libvirt() -> Iterator[None]:
+    """libvirt and its default network; what was not running before ends afterwards."""
+    with ExitStack() as ends:
+        if not succeeds(*VIRSH, "list"):
+            for daemon in ("virtlogd", "libvirtd"):
+                started = subprocess.Popen([shutil.which(daemon) or f"/usr/sbin/{daemon}"])
+                ends.callback(started.wait)
+                ends.callback(started.send_signal, signal.SIGTERM)
+            deadline = time.monotonic() + 60
+            while not succeeds(*VIRSH, "list"):
+                assert time.monotonic() < deadline, "libvirtd does not answer"
+                time.sleep(0.5)
+        if not re.search(r"^Active: +yes", run(*VIRSH, "net-info", "default"), re.MULTILINE):
+            run(*VIRSH, "net-start", "default")
+            ends.callback(run, *VIRSH, "net-destroy", "default")
+        yield
+
+
+@pytest.fixture(scope="module")
+def vagrant(libvirt: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """The environment in which `vagrant` brings our box up; the box and the VM go afterwards."""
+    folder = tmp_path_factory.mktemp("vagrant")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    environment = {
+        **os.environ,
+        "VAGRANT_HOME": str(folder / "home"),
+        "VAGRANT_DOTFILE_PATH": str(folder / "dot"),
+        "EBPFLAB_BOX": BOX,
+        "EBPFLAB_PORT": str(port),
+        "EBPFLAB_CPU_MODEL": "qemu64",
+    }
+    started, box = time.monotonic(), folder / "ebpflab.box"
+    run(Path(sys.executable).with_name("ebpflab"), "vm", "box", box)
+    say(f"the box ({box.stat().st_size / 1e9:.1f} GB)", started)
+    run("vagrant", "box", "add", "--name", BOX, box, env=environment)
+    box.unlink()
+    try:
+        yield environment
+    finally:
+        started = time.monotonic()
+        run("vagrant", "destroy", "--force", env=environment)
+        volumes = run(*VIRSH, "vol-list", "default").split()
+        for name in (each for each in volumes if each.startswith(f"{BOX}_vagrant_box_image")):
+            run(*VIRSH, "vol-delete", "--pool", "default", name)
+        say("destroyed", started)
+
+
+@pytest.fixture(scope="module")
+def server(vagrant: dict[str, str]) -> Server:
+    started = time.monotonic()
+    said = run("vagrant", "up", "--provider", "libvirt", env=vagrant)
+    say("vagrant up", started)
+    (address,) = re.findall(r"JupyterLab: (http://127\.0\.0\.1:\d+/lab\?token=\w+)", said)
+    assert f":{vagrant['EBPFLAB_PORT']}/" in address
+    return Server(address)
+
+
+def inside(vagrant: dict[str, str], command: str) -> str:
+    return run("vagrant", "ssh", "--command", command, env=vagrant)
+
+
+def test_jupyterlab_answers_on_loopback_alone(server: Server, vagrant: dict[str, str]) -> None:
+    assert "JupyterLab" in server.page()
+    port = vagrant["EBPFLAB_PORT"]
+    listening = run("ss", "--no-header", "--listening", "--tcp", "--numeric", f"sport = {port}")
+    assert {line.split()[3] for line in listening.splitlines()} == {f"127.0.0.1:{port}"}
+
+
+@pytest.mark.parametrize("chapter", ["01-kprobes", "06-usdt"])
+def test_a_chapter_runs_through_the_forwarded_port(server: Server, chapter: str) -> None:
+    started = time.monotonic()
+    ran = server.run(f"{chapter}.ipynb")
+    say(f"chapter {chapter}", started)
+    assert {name: cell.error for name, cell in ran.items() if cell.error} == {}
+    assert "closed" in ran["close"].text
+    assert "Tracing this machine's own kernel" in "".join(cell.text for cell in ran.values())
+
+
+def test_the_checks_and_unit_tests_pass_inside(server: Server, vagrant: dict[str, str]) -> None:
+    started = time.monotonic()
+    inside(vagrant, "cd ebpflab && make check")
+    say("make check inside", started)
+    started = time.monotonic()
+    inside(vagrant, "cd ebpflab && .venv/bin/python -m pytest -q tests/unit")
+    say("tests/unit inside", started)
+
+
+def test_headers_follow_another_kernel(server: Server, vagrant: dict[str, str]) -> None:
+    """Debian's kernel for real machines in place of the one for clouds; and nobody says headers."""
+    before = inside(vagrant, "uname -r").split()[-1]
+    install = "sudo apt-get install --yes --no-install-recommends -q linux-image-amd64"
+    inside(vagrant, f"DEBIAN_FRONTEND=noninteractive {install}")
+    started = time.monotonic()
+    run("vagrant", "reload", env=vagrant)
+    say("vagrant reload into another kernel, its headers installed", started)
+    assert inside(vagrant, "uname -r").split()[-1] != before
+    inside(vagrant, "test -e /lib/modules/$(uname -r)/build/include")
+    doctor = inside(vagrant, "cd ebpflab && .venv/bin/ebpflab doctor")
+    assert re.search(r"^yes +kernel headers", doctor, re.MULTILINE)
