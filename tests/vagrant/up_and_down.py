@@ -70,10 +70,27 @@ def libvirt() -> Iterator[None]:
             while not succeeds(*VIRSH, "list"):
                 assert time.monotonic() < deadline, "libvirtd does not answer"
                 time.sleep(0.5)
-        if not re.search(r"^Active: +yes", run(*VIRSH, "net-info", "default"), re.MULTILINE):
+        for kind in ("net", "pool"):
+            ends.callback(remove_new, kind, names(kind))
+        if "default" not in names("net", active=True):
             run(*VIRSH, "net-start", "default")
             ends.callback(run, *VIRSH, "net-destroy", "default")
         yield
+
+
+def names(kind: str, active: bool = False) -> set[str]:
+    """libvirt's networks (``net``) or storage pools (``pool``)."""
+    only = [] if active else ["--all"]
+    return set(run(*VIRSH, f"{kind}-list", "--name", *only).split())
+
+
+def remove_new(kind: str, before: set[str]) -> None:
+    """Remove what Vagrant's plugin has defined and not removed."""
+    active = names(kind, active=True)
+    for name in names(kind) - before:
+        if name in active:
+            run(*VIRSH, f"{kind}-destroy", name)
+        run(*VIRSH, f"{kind}-undefine", name)
 
 
 @pytest.fixture(scope="module")

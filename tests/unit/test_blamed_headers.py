@@ -1,0 +1,49 @@
+"""Which kernel a tree of headers is for, and when clang stumbles over a header of the kernel."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+AGENT = str(Path(__file__).parents[2] / "ebpflab" / "agent")
+
+
+@pytest.fixture(scope="module")
+def headers() -> ModuleType:
+    """The agent's module, whose neighbours it imports by their plain names."""
+    sys.path.insert(0, AGENT)
+    try:
+        import headers
+    finally:
+        sys.path.remove(AGENT)
+    return headers
+
+
+def test_the_release_is_what_uname_says(headers: ModuleType, tmp_path: Path) -> None:
+    """Debian 12's tree: its kernel.release names the upstream version alone."""
+    assert headers.release_of(tmp_path) is None
+    for name, text in (
+        ("config/kernel.release", "6.1.192\n"),
+        ("generated/utsrelease.h", '#define UTS_RELEASE "6.1.0-56-cloud-amd64"\n'),
+    ):
+        path = tmp_path / "include" / name
+        path.parent.mkdir(parents=True)
+        path.write_text(text)
+        assert headers.release_of(tmp_path) == text.split()[-1].strip('"')
+
+
+READERS = "/virtual/main.c:3:1: error: unknown type name 'intt'\n"
+KERNELS = "In file included from /virtual/main.c:2:\ninclude/linux/fs.h:9:2: error: no 'x' in 'y'\n"
+
+
+@pytest.mark.parametrize(
+    ("log", "blamed"),
+    [(KERNELS, True), (READERS, False), (KERNELS + READERS, False), ("LLVM ERROR: no\n", False)],
+)
+def test_a_header_is_blamed_where_the_program_is_not(
+    headers: ModuleType, log: str, blamed: bool
+) -> None:
+    assert headers.are_blamed(log) is blamed
