@@ -16,8 +16,8 @@ TIMES = 1009
 GO, USDT = "/opt/ebpflab/labs/go-hello/work", "/opt/ebpflab/labs/usdt-c/usdt_loop"
 COUNTER = r"""
 #include <uapi/linux/ptrace.h>
-BPF_HASH(seen, u64, u64);
-static int count_it(u64 key) {
+BPF_HASH(seen, u64, u64, 65536);
+static inline int count_it(u64 key) {
   u64 comm[2] = {};
   bpf_get_current_comm(&comm, sizeof(comm));
   if (comm[0] == 0x6464) seen.increment(key); /* dd */
