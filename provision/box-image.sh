@@ -36,7 +36,7 @@ boot_by_itself() {
     fi
     cat >/tmp/grub.cfg <<'CONFIG'
 set root=(hd0,msdos1)
-linux /vmlinuz root=LABEL=ebpflab ro console=tty0 console=ttyS0
+linux /vmlinuz root=LABEL=ebpflab ro quiet console=tty0 console=ttyS0
 initrd /initrd.img
 boot
 CONFIG
