@@ -39,8 +39,9 @@ os.execv("/usr/sbin/sshd", ["/usr/sbin/sshd", "-i", "-e", "-f", "/run/sshd_confi
 """
 # Not locked, as an account without a password is; and nothing that sudo asks can be answered.
 _USERS = """
-for name in operator student; do useradd --create-home --password '*' --shell /bin/bash $name; done
-echo 'operator ALL=(ALL) NOPASSWD: ALL' >/etc/sudoers.d/operator
+set -e
+for name in engineer student; do useradd --create-home --password '*' --shell /bin/bash $name; done
+echo 'engineer ALL=(ALL) NOPASSWD: ALL' >/etc/sudoers.d/engineer
 """
 
 

@@ -52,7 +52,7 @@ def copy(fleet: Fleet, times: int) -> None:
 def test_two_machines_one_of_which_goes_away(
     machines: dict[str, ssh_guests.Machine], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    one, two = "ssh://root@one", "ssh://operator@two"  # one as root, one through sudo
+    one, two = "ssh://root@one", "ssh://engineer@two"  # one as root, one through sudo
     with Fleet([one, two, "ssh://root@127.0.0.1:1"]) as fleet:
         assert list(fleet.labs) == [one, two]
         assert "nothing listens there" in str(fleet.failed["ssh://root@127.0.0.1:1"])
@@ -92,7 +92,7 @@ def test_rows_stay_when_the_machine_is_gone(machines: dict[str, ssh_guests.Machi
     ("address", "error", "told"),
     [
         ("ssh://student@two", NeedsRoot, "its sudo asks for a password.*sudo -n"),
-        ("ssh://operator@without-sudo", NeedsRoot, "not root there, and it has no sudo"),
+        ("ssh://engineer@without-sudo", NeedsRoot, "not root there, and it has no sudo"),
         ("ssh://root@without-bcc", BccMissing, "cannot import bcc.*apt-get install python3-bpfcc"),
         ("ssh://root@changed", TargetError, "host key is not the one.*ssh-keygen -R"),
         ("ssh://stranger@two", TargetError, "none of your keys.*ssh-copy-id"),
