@@ -51,7 +51,7 @@ box: ## build a Vagrant box for libvirt, from the guest's recipe
 
 matrix: ## run all probes and chapters on each kernel, and write docs/compatibility.md
 	@$(SETUP) test
-	@$(BIN)/python tests/matrix
+	@$(BIN)/python tests/matrix/run_matrix.py
 
 book: ## run every chapter, and make a site of them in build/book
 	@$(SETUP) book

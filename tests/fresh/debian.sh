@@ -20,7 +20,8 @@ chmod 755 "$tree"
 mmdebstrap --variant=minbase --include=git,python3,make,sudo,ca-certificates bookworm "$tree"
 cp -L /etc/resolv.conf "$tree/etc/resolv.conf"
 # Where a machine trusts more authorities than Debian does (a proxy's), so must a fresh one behind it.
-cp -L /etc/ssl/certs/ca-certificates.crt "$tree/etc/ssl/certs/ca-certificates.crt"
+cp -L /etc/ssl/certs/ca-certificates.crt "$tree/etc/ssl/certs/of-the-host.crt"
+printf '[global]\ncert = /etc/ssl/certs/of-the-host.crt\n' >"$tree/etc/pip.conf"
 git clone --quiet "$repository" "$tree/opt/ebpflab"
 
 cat >"$tree/opt/inside.sh" <<'INSIDE'

@@ -31,7 +31,7 @@ E           HeadersError: BCC cannot compile | for this kernel</error></testcase
 
 @pytest.fixture(scope="module")
 def report() -> ModuleType:
-    path = Path(__file__).parents[1] / "matrix" / "report.py"
+    path = Path(__file__).parents[1] / "matrix" / "compatibility.py"
     spec = importlib.util.spec_from_file_location("matrix_report", path)
     assert spec and spec.loader
     module = sys.modules["matrix_report"] = importlib.util.module_from_spec(spec)

@@ -26,6 +26,18 @@ pytestmark = pytest.mark.timeout(7200)
 
 REPOSITORY = Path(__file__).parents[2]
 BOX = "ebpflab-test"
+AUTHORITIES = Path("/etc/ssl/certs/ca-certificates.crt")
+# Vagrant reads this besides the project's own, and runs what it provisions first. Where this
+# machine trusts more than Debian does (a proxy that looks into TLS), so must the VM behind it.
+HOME_VAGRANTFILE = f"""\
+Vagrant.configure("2") do |config|
+  config.vm.provision "file", source: "{AUTHORITIES}", destination: "/tmp/authorities.crt"
+  config.vm.provision "shell", inline: <<-SHELL
+    mv /tmp/authorities.crt /etc/ssl/certs/of-the-host.crt
+    printf '[global]\\ncert = /etc/ssl/certs/of-the-host.crt\\n' >/etc/pip.conf
+  SHELL
+end
+"""
 VIRSH = ["virsh", "--connect", "qemu:///system"]
 
 
@@ -108,6 +120,8 @@ def vagrant(libvirt: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         "EBPFLAB_PORT": str(port),
         "EBPFLAB_CPU_MODEL": "qemu64",
     }
+    (folder / "home").mkdir()
+    (folder / "home" / "Vagrantfile").write_text(HOME_VAGRANTFILE)
     started, box = time.monotonic(), folder / "ebpflab.box"
     run(Path(sys.executable).with_name("ebpflab"), "vm", "box", box)
     say(f"the box ({box.stat().st_size / 1e9:.1f} GB)", started)

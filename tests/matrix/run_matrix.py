@@ -1,6 +1,6 @@
 """Runs every kind of probe and every chapter in a guest of each suite, and writes what was seen.
 
-python tests/matrix [SUITE...]     without names: all; other suites keep their last result
+python tests/matrix/run_matrix.py [SUITE...]   all, or some: the others keep their last result
 
                         build/matrix/
 EBPFLAB_SUITE  pytest ---> SUITE-kinds.xml, SUITE-chapters.xml  ---> docs/compatibility.md
@@ -15,7 +15,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-import report
+from compatibility import CHAPTER, KIND, Column, outcomes, page
 
 REPOSITORY = Path(__file__).parents[2]
 RESULTS = REPOSITORY / "build" / "matrix"
@@ -53,16 +53,16 @@ def main(wanted: list[str]) -> None:
     for suite in wanted or SUITES:
         run(suite)
     columns = [
-        report.Column(
+        Column(
             suite=suite,
             about=json.loads((RESULTS / f"{suite}.json").read_text()),
-            kinds=report.outcomes(RESULTS / f"{suite}-kinds.xml", report.KIND),
-            chapters=report.outcomes(RESULTS / f"{suite}-chapters.xml", report.CHAPTER),
+            kinds=outcomes(RESULTS / f"{suite}-kinds.xml", KIND),
+            chapters=outcomes(RESULTS / f"{suite}-chapters.xml", CHAPTER),
         )
         for suite in SUITES
         if (RESULTS / f"{suite}-chapters.xml").exists()
     ]
-    (REPOSITORY / "docs" / "compatibility.md").write_text(report.page(columns))
+    (REPOSITORY / "docs" / "compatibility.md").write_text(page(columns))
 
 
 if __name__ == "__main__":
