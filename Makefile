@@ -9,7 +9,8 @@ MYPY_FOLDER := MYPYPATH=. ../../$(BIN)/mypy --config-file ../../pyproject.toml \
 NOTEBOOKS := $(wildcard notebooks/*.ipynb)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lab test test-vagrant check vm box matrix book recordings bench prove hard clean
+.PHONY: help setup lab test test-vagrant check vm box matrix book recordings bench prove
+.PHONY: hard course grade hub clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' Makefile | expand -t 20
@@ -76,6 +77,18 @@ hard: ## faults, fuzzing and a soak for an hour or more; writes docs/hard-life.m
 	@$(SETUP) test
 	@$(BIN)/python -m pip install -q -c constraints.txt atheris
 	@$(BIN)/python tests/hard
+
+course: ## the assignments as students get them, in course/release
+	@$(SETUP) course
+	@$(BIN)/python labs/course/grade.py --release
+
+grade: ## grade what is in course/submitted, each submission in a sandbox and a VM of its own
+	@$(SETUP) course
+	@$(BIN)/python labs/course/grade.py
+
+hub: ## a JupyterHub on loopback: each student a user, each student's labs in a VM
+	@$(SETUP) hub
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/jupyterhub -f labs/hub/jupyterhub_config.py
 
 clean: ## remove .venv and every cache in this folder (not the guest: `ebpflab vm rm`)
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist

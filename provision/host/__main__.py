@@ -9,6 +9,8 @@
     book    the same as vm, with sphinx, and a browser that draws the diagrams; where no guest
             can be had, the chapters' recordings do
     bench   the same as vm, with what ebpflab is compared with
+    course  the same as vm, with nbgrader and the sandbox in which it grades
+    hub     the same as vm, with JupyterHub and its proxy
     tools   .venv alone, with what `make check` needs
 
 Each step looks first and does nothing where nothing is missing, so that a second `make lab`
@@ -35,13 +37,19 @@ from stop import Stop, say
 REPOSITORY = Path(__file__).resolve().parents[2]
 OLDEST_PYTHON = (3, 11)
 
+GOALS = "setup lab vm box test test-vagrant book bench course hub tools".split()
+
 # What `pip install` of ebpflab is asked for beside JupyterLab.
 EXTRAS = {
-    "test": ("lab", "dev"),
+    "test": ("lab", "dev", "course", "hub"),
     "test-vagrant": ("lab", "dev"),
     "tools": ("lab", "dev"),
     "book": ("lab", "dev", "book"),
+    "course": ("lab", "course"),
+    "hub": ("lab", "hub"),
 }
+
+PROXY = "configurable-http-proxy@4"  # 5 wants a Node newer than Debian 13 has
 
 BY_HAND = """\
 {system} is not a system this set-up knows; it installs packages on Debian and Ubuntu only.
@@ -60,7 +68,7 @@ choice), and open the address it prints through a forwarded port: ssh -L 8888:12
 
 def main() -> int:
     goal = sys.argv[1] if len(sys.argv) == 2 else ""
-    if goal not in ("setup", "lab", "vm", "box", "test", "test-vagrant", "book", "bench", "tools"):
+    if goal not in GOALS:
         print(__doc__, file=sys.stderr)
         return 2
     os.chdir(REPOSITORY)
@@ -93,12 +101,18 @@ def prepare(goal: str) -> None:
     try:
         also = {"test": packages.FOR_TESTS, "bench": packages.FOR_BENCH}.get(goal, [])
         packages.ensure(packages.for_tracing(testing) + also)
-        prepare_guest(always=goal in ("vm", "test", "book", "bench"))
+        needed = goal in ("vm", "test", "book", "bench", "course", "hub")
+        prepare_guest(always=needed, everybodys=goal == "hub")
     except Stop as stop:
         if goal != "book":
             raise
         say(f"No machine to trace: {stop}")
         say("So the book is made of the chapters' recordings, and says so on each page.")
+    if goal == "course":
+        packages.ensure(packages.FOR_GRADING)
+    if goal == "hub":
+        packages.ensure(packages.FOR_HUB)
+        install_proxy()
     if goal == "lab":
         server.serve(REPOSITORY)
     say("Everything is set up.")
@@ -127,8 +141,11 @@ def require_debian() -> None:
         raise Stop(BY_HAND.format(python=packages.SYSTEM_PYTHON, **names))
 
 
-def prepare_guest(always: bool) -> None:
-    """Build the guest where it is needed. Where it is there already, this takes a second."""
+def prepare_guest(always: bool, everybodys: bool = False) -> None:
+    """Build the guest where it is needed. Where it is there already, this takes a second.
+
+    ``everybodys`` is for a hub: where root builds, every user's labs find it.
+    """
     features = module("ebpflab/agent/features.py")
     choice = module("ebpflab/features.py")
     local, why = choice.can_trace_kernel(features.probe())
@@ -138,11 +155,22 @@ def prepare_guest(always: bool) -> None:
     if not local:
         say(f"The chapters will trace a guest, because of this machine's {why}.")
     packages.ensure(packages.FOR_GUEST)
-    if subprocess.run([".venv/bin/ebpflab", "vm", "build"]).returncode != 0:
+    shared = ["env", "XDG_CACHE_HOME=/var/cache"] if everybodys and os.geteuid() == 0 else []
+    if subprocess.run([*shared, ".venv/bin/ebpflab", "vm", "build"]).returncode != 0:
         raise Stop(
             "the guest could not be built; the reason stands above. When it is mended, do this\n"
             "again. Until then, `.venv/bin/ebpflab doctor` says what works without it."
         )
+
+
+def install_proxy() -> None:
+    """The hub's proxy, into hub/node_modules."""
+    if (REPOSITORY / "hub/node_modules/.bin/configurable-http-proxy").exists():
+        return
+    say("Installing the hub's proxy, by npm.")
+    npm = ["npm", "install", "--no-fund", "--no-audit", "--prefix", "hub", PROXY]
+    if subprocess.run(npm).returncode != 0:
+        raise Stop("npm could not install the hub's proxy; the reason stands above.")
 
 
 def install_browser() -> None:

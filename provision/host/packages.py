@@ -48,7 +48,15 @@ FOR_VAGRANT = [
     Package("rsync", "how the repository gets into it"),
 ]
 
+FOR_GRADING = [Package("bubblewrap", "the sandbox in which a submission is graded")]
+
+FOR_HUB = [
+    Package("nodejs", "runs the hub's proxy"),
+    Package("npm", "installs it"),
+]
+
 FOR_TESTS = [
+    *FOR_GRADING,
     Package("gcc", "compiles the programs that tests trace"),
     Package("libc6-dev", "its headers"),
     Package("systemtap-sdt-dev", "sys/sdt.h, for programs with USDT probes"),

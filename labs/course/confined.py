@@ -1,0 +1,102 @@
+"""The Python of one submission, confined: what kernels/python3/kernel.json starts.
+
+    confined.py CONNECTION_FILE
+
+bubblewrap gives it a file system that it cannot write but for a small /tmp in memory, without
+anybody's home, the other submissions, the solutions and the hidden tests; processes of its own,
+which all end with it; and no network. prlimit(1) limits memory and the number of processes. The
+VM that its Lab() starts lives in there, too, on an image that it can only read.
+
+Where root grades, it runs as a user of its own, since root is exempt from the limit of processes.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from ebpflab.vm import cache, recipe
+
+HERE = Path(__file__).resolve().parent
+REPOSITORY = HERE.parents[1]
+
+GRADED_USER = 60999
+TMP_BYTES = 512 << 20
+"""What it may write in all, its VM's disk included."""
+ADDRESS_SPACE_BYTES = 4 << 30
+"""Of each process: QEMU with its guest of 1 GiB takes 3."""
+PROCESSES = 200
+
+_HIDDEN = ("/home", "/root", "/run", "/mnt", "/media", "/srv", "/var/cache", "/var/tmp")
+_HIDDEN_HERE = ("course", "tests", "labs/course/source")
+_EVERYBODYS_IMAGES = cache.EVERYBODYS
+
+
+def main() -> None:
+    connection = Path(sys.argv[1])
+    if os.getuid() == 0:
+        for path in (connection.parent, connection):
+            os.chown(path, GRADED_USER, GRADED_USER)
+    command = [*sandbox(connection.parent), *limits(), *kernel(connection)]
+    os.execvp(command[0], command)
+
+
+def sandbox(runtime: Path) -> list[str]:
+    """bubblewrap's options, in their order: later ones are laid over earlier ones."""
+    image = cache.image_directory(recipe.current().hash)
+    path = f"{Path(sys.executable).parent}:/usr/sbin:/usr/bin:/sbin:/bin"
+    return [
+        *("bwrap", "--die-with-parent", "--ro-bind", "/", "/", "--proc", "/proc"),
+        *("--dev", "/dev", "--dev-bind-try", "/dev/kvm", "/dev/kvm"),
+        *("--size", str(TMP_BYTES), "--tmpfs", "/dev/shm", "--remount-ro", "/dev"),
+        *_each("--tmpfs", (path for path in _HIDDEN if Path(path).is_dir())),
+        *("--size", str(TMP_BYTES), "--perms", "1777", "--tmpfs", "/tmp"),
+        *_shown({sys.base_prefix: sys.base_prefix, sys.prefix: sys.prefix}),
+        *_shown({str(REPOSITORY): str(REPOSITORY)}),
+        *_each("--tmpfs", (str(REPOSITORY / name) for name in _HIDDEN_HERE)),
+        *_shown({str(image): str(_EVERYBODYS_IMAGES / image.name)}),
+        *("--bind", str(runtime), str(runtime), "--chdir", "/tmp"),
+        *("--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts", "--clearenv"),
+        *("--setenv", "PATH", path, "--setenv", "LANG", "C.UTF-8"),
+        *("--setenv", "HOME", "/tmp", "--setenv", "TMPDIR", "/tmp"),
+        *("--setenv", "EBPFLAB_TARGET", "vm", "--setenv", "PYTHONPATH", str(HERE)),
+    ]
+
+
+def limits() -> list[str]:
+    """The command that limits another one."""
+    user = str(GRADED_USER)
+    other_user = ["setpriv", "--reuid", user, "--regid", user, "--clear-groups", "--no-new-privs"]
+    return [
+        *(other_user if os.getuid() == 0 else ()),
+        *("prlimit", f"--as={ADDRESS_SPACE_BYTES}", f"--nproc={PROCESSES}", "--core=0", "--"),
+    ]
+
+
+def kernel(connection: Path) -> list[str]:
+    """The command of the kernel itself."""
+    startup = "--IPKernelApp.exec_lines=import startup"
+    history = "--HistoryManager.enabled=False"
+    return [sys.executable, "-m", "ipykernel_launcher", "-f", str(connection), startup, history]
+
+
+def _shown(places: Mapping[str, str]) -> list[str]:
+    """What may be read although it lies in what is hidden: source to place. The folders above it
+    are made anew, which bubblewrap does for its caller alone unless told otherwise."""
+    options = []
+    for source, place in places.items():
+        for parent in reversed(Path(place).parents):
+            if any(parent.is_relative_to(hidden) for hidden in _HIDDEN):
+                options += ["--perms", "0755", "--dir", str(parent)]
+        options += ["--ro-bind", source, place]
+    return options
+
+
+def _each(option: str, paths: Iterable[str]) -> list[str]:
+    return [word for path in paths for word in (option, path)]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,86 @@
+"""Grades are just, and what one submission does is not felt by the next.
+
+A few submissions always; all of them with EBPFLAB_EVERY_SUBMISSION=1.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import confined
+import grade
+import nbformat
+import psutil
+import pytest
+from submissions import EMPTY, HOSTILE, REFERENCE, SOURCE, WRONG, hand_in
+
+pytestmark = [pytest.mark.vm, pytest.mark.timeout(1200)]
+
+ASSIGNMENTS = sorted(path.name for path in SOURCE.iterdir())
+FIRST = "01-exec-watcher"
+every = pytest.mark.skipif(
+    "EBPFLAB_EVERY_SUBMISSION" not in os.environ,
+    reason="takes long: EBPFLAB_EVERY_SUBMISSION=1 grades every submission",
+)
+
+
+@pytest.fixture(scope="module")
+def course(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("course")
+    grade.release(folder)
+    return folder
+
+
+def graded(course: Path, assignment: str, student: str, cell_seconds: int = 120) -> grade.Graded:
+    result = grade.grade(assignment, student, course, cell_seconds=cell_seconds)
+    print(result)
+    left = [p for p in psutil.process_iter(["uids"]) if p.info["uids"].real == confined.GRADED_USER]
+    assert left == [], "something of a submission still runs"
+    return result
+
+
+def test_the_release_has_neither_solutions_nor_hidden_tests(course: Path) -> None:
+    released = sorted((course / "release").glob("*/*.ipynb"))
+    assert [path.parent.name for path in released] == ASSIGNMENTS and len(released) >= 5
+    for path in released:
+        text = path.read_text()
+        assert "SOLUTION" not in text and "HIDDEN" not in text
+        cells = nbformat.read(path, as_version=4).cells
+        points = [c.metadata.nbgrader.get("points", 0) for c in cells if "nbgrader" in c.metadata]
+        assert sum(points) == 10
+        assert not any(cell.get("outputs") for cell in cells)
+
+
+@pytest.mark.parametrize("name", ["attempts", *(pytest.param(n, marks=every) for n in WRONG)])
+def test_what_is_wrong_in_one_way_gets_the_other_points(course: Path, name: str) -> None:
+    solution, score = WRONG[name]
+    hand_in(course, FIRST, name, solution)
+    assert graded(course, FIRST, name).score == score
+
+
+@pytest.mark.parametrize("name", ["forks", *(pytest.param(n, marks=every) for n in HOSTILE)])
+def test_a_hostile_one_gets_a_grade_or_a_reason(course: Path, name: str) -> None:
+    solution, scores = HOSTILE[name]
+    hand_in(course, FIRST, name, solution)
+    result = graded(course, FIRST, name, cell_seconds=60)
+    assert result.score in scores
+    assert bool(result.reason) == (result.score is None)
+
+
+@pytest.mark.parametrize(
+    "assignment", [FIRST, *(pytest.param(a, marks=every) for a in ASSIGNMENTS if a != FIRST)]
+)
+def test_the_reference_gets_all_points(course: Path, assignment: str) -> None:
+    """After the hostile ones, which are the tests above."""
+    hand_in(course, assignment, REFERENCE)
+    result = graded(course, assignment, REFERENCE)
+    assert (result.score, result.max_score) == (10, 10)
+    assert list((course / "feedback" / REFERENCE / assignment).glob("*.html"))
+
+
+@every
+@pytest.mark.parametrize("assignment", ASSIGNMENTS)
+def test_an_empty_one_gets_none(course: Path, assignment: str) -> None:
+    hand_in(course, assignment, EMPTY)
+    assert graded(course, assignment, EMPTY).score == 0
