@@ -35,6 +35,7 @@ GRADER_BYTES = 3 << 30
 """Of nbgrader, which keeps what a submission prints."""
 
 _REASONS = {
+    "Kernel died before replying": "not its fault: the sandbox did not start, see its log",
     "DeadKernelError": "its Python was ended: by itself, by a signal, or for want of memory",
     "Kernel died": "its Python was ended: by itself, by a signal, or for want of memory",
     "Kernel didn't respond": "its Python did not answer within a minute",
@@ -72,6 +73,7 @@ def grade(
     limit = f"--Execute.timeout={cell_seconds}"
     status, log = _autograde(assignment, student, course, seconds, limit)
     folder = course / "autograded" / student / assignment
+    (course / f"{assignment}-{student}.log").write_text(log)
     if status != 0:
         shutil.rmtree(folder, ignore_errors=True)  # a half-graded notebook is no grade
         late = f"it took longer than {seconds} s in all, and was ended"
@@ -96,7 +98,7 @@ def _autograde(
             *("bwrap", "--die-with-parent", "--bind", "/", "/", "--dev-bind", "/dev", "/dev"),
             # Where the confined kernel may write: its sockets, and next to nothing else.
             *("--size", str(RUNTIME_BYTES), "--tmpfs", runtime),
-            *("prlimit", f"--as={GRADER_BYTES}", "--"),
+            *("prlimit", f"--as={GRADER_BYTES}:unlimited", "--"),
             *_command(course, "autograde", "--force", assignment, f"--student={student}", *options),
         ]
         process = subprocess.Popen(
