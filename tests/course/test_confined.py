@@ -1,0 +1,69 @@
+"""What a submission's Python can see and do, without a VM: a shell in Python's place."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import confined
+import pytest
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def runtime() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="grade-", dir="/tmp") as folder:
+        if os.getuid() == 0:
+            os.chown(folder, confined.GRADED_USER, confined.GRADED_USER)
+        yield Path(folder)
+
+
+def inside(runtime: Path, script: str) -> str:
+    """What a script says in the sandbox, its complaints included."""
+    command = [*confined.sandbox(runtime), *confined.limits(), "/bin/sh", "-c", script]
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    return done.stdout
+
+
+def test_it_sees_no_solution_no_gradebook_and_nobodys_home(runtime: Path) -> None:
+    (REPOSITORY / "course").mkdir(exist_ok=True)
+    hidden = [REPOSITORY / name for name in ("labs/course/source", "course", "tests")]
+    assert inside(runtime, f"ls {' '.join(map(str, hidden))} | grep -v :").strip() == ""
+    assert inside(runtime, "ls /home /srv /run | grep -v :").strip() == ""
+    assert "startup.py" in inside(runtime, f"ls {REPOSITORY}/labs/course")
+
+
+def test_it_writes_nowhere_but_in_a_small_tmp(runtime: Path) -> None:
+    for place in (REPOSITORY, Path("/"), Path("/etc"), Path("/dev"), Path(sys.prefix)):
+        assert "cannot" in inside(runtime, f"echo x > {place}/x")
+    said = inside(runtime, "head -c 1G /dev/zero > /tmp/x; stat -c %s /tmp/x")
+    assert "No space left" in said and int(said.split()[-1]) == confined.TMP_BYTES
+
+
+def test_it_has_no_network_and_sees_no_process_of_others(runtime: Path) -> None:
+    interfaces = inside(runtime, "tail -n +3 /proc/net/dev").split()
+    assert interfaces[0] == "lo:" and not any(word.endswith(":") for word in interfaces[1:])
+    assert str(os.getpid()) not in inside(runtime, "ls /proc").split()
+
+
+def test_it_is_an_ordinary_user_with_limits(runtime: Path) -> None:
+    user, processes, kib = inside(runtime, "id -u; ulimit -p; ulimit -v").split()
+    assert user != "0"
+    assert int(processes) == confined.PROCESSES
+    assert int(kib) << 10 == confined.ADDRESS_SPACE_BYTES
+
+
+def test_nothing_that_it_starts_outlives_it(runtime: Path) -> None:
+    assert inside(runtime, "sleep 86413 & echo started").split() == ["started"]
+    left = subprocess.run(["pgrep", "-fx", "sleep 86413"], capture_output=True, text=True)
+    assert left.stdout == ""
+
+
+def test_its_python_is_ours_and_finds_the_image(runtime: Path) -> None:
+    code = "from ebpflab import vm; print(vm.unavailable(), vm.ready())"
+    assert inside(runtime, f'{sys.executable} -c "{code}"').split() == ["None", "True"]
