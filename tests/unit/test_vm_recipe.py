@@ -84,3 +84,13 @@ def test_another_processor_is_an_error_in_words(monkeypatch: pytest.MonkeyPatch)
 
 def test_customize_is_a_valid_script() -> None:
     subprocess.run(["sh", "-n", str(PROVISION / "customize.sh")], check=True)
+
+
+def test_what_is_for_teachers_is_in_no_guest_and_no_name(rooms: Path) -> None:
+    before = recipe.current().hash
+    for name in ("course", "hub"):
+        (rooms / "labs" / name / "inner").mkdir(parents=True)
+        (rooms / "labs" / name / "inner" / "file").write_text("changed every week\n")
+    assert recipe.current().hash == before
+    recipe.stage(rooms / "stage")
+    assert [path.name for path in (rooms / "stage" / "labs").iterdir()] == ["hello"]
