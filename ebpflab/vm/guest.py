@@ -51,7 +51,7 @@ class Guest:
                 inherit=(wire.fileno(), monitor.fileno(), output, lock),
                 output=subprocess.DEVNULL,
                 error=self._errors,
-                env={**os.environ, "TMPDIR": str(_overlay_directory(image))},
+                env={**os.environ, "TMPDIR": str(scratch_directory(image))},
             )
         except BaseException:
             self.wire.close()
@@ -162,7 +162,7 @@ class Guest:
         return words
 
 
-def _overlay_directory(image: Path) -> Path:
+def scratch_directory(image: Path) -> Path:
     """Where QEMU makes the overlay: on the disk of the images, not in memory; or, for an image
     that is everybody's, where a user may keep large files."""
     return image if os.access(image, os.W_OK) else cache.tree_parent()

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -98,14 +99,31 @@ def cold(machine: Machine, image: Path, disk: Path, memory: Path, streams: Strea
     ]
 
 
-def resumed(machine: Machine, image: Path, disk: Path, memory: Path, streams: Streams) -> list[str]:
+@functools.cache
+def maps_what_it_may_only_read(machine: Machine) -> bool:
+    """Whether this QEMU can map a file privately that it may not open for writing (8.2, with the
+    option ``rom``); older ones open it for writing even so."""
+    command = [program(machine.arch), "-object", "memory-backend-file,help"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return "rom=" in done.stdout
+
+
+def resumed(
+    machine: Machine,
+    image: Path,
+    disk: Path,
+    memory: Path,
+    streams: Streams,
+    *,
+    read_only: bool = False,
+) -> list[str]:
     """Carry on from what was saved, changing neither ``disk`` nor ``memory``.
 
     The memory is mapped privately: pages that the guest does not write are the page cache's,
     shared by all guests. The disk's changes go to a file that QEMU unlinks at once.
     """
     return [
-        *_hardware(machine, image, memory, streams, share=False),
+        *_hardware(machine, image, memory, streams, share=False, read_only=read_only),
         "-drive",
         f"file={_quoted(disk)},if=none,id=disk,cache=unsafe,snapshot=on",
         "-incoming",
@@ -134,7 +152,13 @@ def _processor(machine: Machine, image: Path, arguments: str) -> list[str]:
 
 
 def _hardware(
-    machine: Machine, image: Path, memory: Path, streams: Streams, share: bool
+    machine: Machine,
+    image: Path,
+    memory: Path,
+    streams: Streams,
+    *,
+    share: bool,
+    read_only: bool = False,
 ) -> list[str]:
     # A panic reboots, and -no-reboot turns that into the end of QEMU.
     arguments = "root=/dev/vda rw quiet panic=-1 systemd.show_status=false"
@@ -142,7 +166,10 @@ def _hardware(
     return [
         *_processor(machine, image, arguments),
         *("-smp", str(CPUS), "-m", str(MEMORY_MIB), "-machine", "memory-backend=ram"),
-        *("-object", f"{backend},share={'on' if share else 'off'}"),
+        *(
+            "-object",
+            f"{backend},share={'on' if share else 'off'}{',readonly=on,rom=off' * read_only}",
+        ),
         # A full disk is the guest's I/O error; QEMU's default would stop the guest in silence.
         *("-device", "virtio-blk-pci,drive=disk,werror=report,rerror=report"),
         *("-device", "virtio-rng-pci", "-device", "virtio-serial-pci"),

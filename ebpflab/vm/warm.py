@@ -18,14 +18,17 @@ import os
 import re
 import shutil
 import socket
+import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
 from ebpflab.errors import VMError
 from ebpflab.targets.base import Progress
 from ebpflab.vm import cache, delivery, process, qemu
-from ebpflab.vm.guest import Guest
+from ebpflab.vm.guest import Guest, scratch_directory
 from ebpflab.vm.image import DISK
 from ebpflab.vm.logged import check_output
 from ebpflab.vm.steps import Steps
@@ -79,8 +82,11 @@ def resume(
 ) -> Guest:
     """A guest that carries on from what was saved, and runs the program in ``parcel``."""
     saved = directory(image, machine)
-    disk, memory = saved / "disk.qcow2", saved / "memory"
-    guest = Guest(image, partial(qemu.resumed, machine, image, disk, memory), console)
+    with _memory_for(saved / "memory", image, machine) as (memory, read_only):
+        line = partial(
+            qemu.resumed, machine, image, saved / "disk.qcow2", memory, read_only=read_only
+        )
+        guest = Guest(image, line, console)
     try:
         with (saved / "state").open("rb") as state:
             guest.monitor.resume(state.fileno())
@@ -90,6 +96,39 @@ def resume(
         guest.close()
         raise
     return guest
+
+
+@contextmanager
+def _memory_for(memory: Path, image: Path, machine: qemu.Machine) -> Iterator[tuple[Path, bool]]:
+    """The file for QEMU to map, and whether it may only read it.
+
+    A QEMU that wants to write what it then maps privately gets, of memory that is not ours to
+    write, a copy, which has a name until it is open.
+    """
+    if os.access(memory, os.W_OK):
+        yield memory, False
+    elif qemu.maps_what_it_may_only_read(machine):
+        yield memory, True
+    else:
+        with tempfile.NamedTemporaryFile(dir=scratch_directory(image)) as copy:
+            _copy_data(memory, copy.fileno())
+            yield Path(copy.name), False
+
+
+def _copy_data(source: Path, target: int) -> None:
+    """Copy a file with its holes, which are most of a guest's memory."""
+    with source.open("rb") as file:
+        size, place = os.fstat(file.fileno()).st_size, 0
+        os.truncate(target, size)
+        while place < size:
+            try:
+                place = os.lseek(file.fileno(), place, os.SEEK_DATA)
+            except OSError:  # ENXIO: nothing but a hole from here on
+                return
+            end = os.lseek(file.fileno(), place, os.SEEK_HOLE)
+            os.lseek(target, place, os.SEEK_SET)
+            while place < end:
+                place += os.sendfile(target, file.fileno(), place, end - place)
 
 
 def _boot_and_save(image: Path, machine: qemu.Machine, building: Path, steps: Steps) -> None:

@@ -23,8 +23,9 @@ HERE = Path(__file__).resolve().parent
 REPOSITORY = HERE.parents[1]
 
 GRADED_USER = 60999
-TMP_BYTES = 512 << 20
-"""What it may write in all, its VM's disk included."""
+TMP_BYTES = 1 << 30
+"""What it may write in all, its VM's disk included, and under QEMU before 8.2 a copy of what the
+VM's memory is at the start (400 MB)."""
 ADDRESS_SPACE_BYTES = 4 << 30
 """Of each process: QEMU with its guest of 1 GiB takes 3."""
 PROCESSES = 200
@@ -60,7 +61,9 @@ def sandbox(runtime: Path) -> list[str]:
         *("--bind", str(runtime), str(runtime), "--chdir", "/tmp"),
         *("--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts", "--clearenv"),
         *("--setenv", "PATH", path, "--setenv", "LANG", "C.UTF-8"),
-        *("--setenv", "HOME", "/tmp", "--setenv", "TMPDIR", "/tmp"),
+        # QEMU takes /var/tmp where it is told /tmp, and a folder of it where it is told that.
+        *("--perms", "1777", "--dir", "/tmp/own", "--setenv", "TMPDIR", "/tmp/own"),
+        *("--setenv", "HOME", "/tmp/own"),
         *("--setenv", "EBPFLAB_TARGET", "vm", "--setenv", "PYTHONPATH", str(HERE)),
     ]
 

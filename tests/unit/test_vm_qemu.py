@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from ebpflab.errors import MissingTool
-from ebpflab.vm import accel, process, qemu
+from ebpflab.vm import accel, process, qemu, warm
 
 IMAGE = Path("/cache/image")
 SAVED = Path("/a,b/warm")
@@ -123,3 +123,32 @@ def test_a_verdict_holds_only_for_its_qemu(tmp_path: Path, monkeypatch: pytest.M
     assert accel.verdict(tmp_path, "amd64") == accel.Accel("kvm", "worked")
     monkeypatch.setattr(qemu, "identity", lambda arch: "another")
     assert accel.verdict(tmp_path, "amd64") is None
+
+
+@pytest.mark.parametrize("helped", ["  rom=<OnOffAuto>\n", "  readonly=<bool>\n"])
+def test_memory_that_may_only_be_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, helped: str
+) -> None:
+    program = tmp_path / "qemu"
+    program.write_text(f"#!/bin/sh\nprintf '{helped.strip()}'\n")
+    program.chmod(0o755)
+    monkeypatch.setattr(process, "find", lambda name: str(program))
+    qemu.maps_what_it_may_only_read.cache_clear()
+    machine = qemu.Machine("amd64", "tcg")
+    assert qemu.maps_what_it_may_only_read(machine) == ("rom=" in helped)
+    qemu.maps_what_it_may_only_read.cache_clear()
+    command = qemu.resumed(machine, IMAGE, SAVED, SAVED / "memory", STREAMS, read_only=True)
+    assert any(text.endswith("share=off,readonly=on,rom=off") for text in command)
+    assert not any("readonly" in text for text in resumed(machine))
+
+
+def test_a_copy_of_memory_keeps_its_holes(tmp_path: Path) -> None:
+    source, target = tmp_path / "memory", tmp_path / "copy"
+    with source.open("wb") as file:
+        file.seek(5 << 20)
+        file.write(b"x" * 4096)
+        file.truncate(64 << 20)
+    with target.open("w+b") as copy:
+        warm._copy_data(source, copy.fileno())
+    assert target.read_bytes() == source.read_bytes()
+    assert target.stat().st_blocks * 512 < 1 << 20
