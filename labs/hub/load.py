@@ -131,14 +131,22 @@ class Student:
                 return
 
 
-class Memory(threading.Thread):
-    """Looks every few seconds at what each student's processes take; keeps the most of each."""
+class Usage(threading.Thread):
+    """Looks every few seconds at what each student's processes take."""
 
     def __init__(self) -> None:
         super().__init__(daemon=True)
         self.most: dict[int, int] = {}
+        """Of each student, the most bytes at a time."""
         self.most_in_all = 0
+        self._cpu_seconds: dict[tuple[int, str], float] = {}  # of a student's process, at last
         self._ended = threading.Event()
+
+    @property
+    def cpu_seconds(self) -> list[float]:
+        """Of each student, whatever has been running when it was looked at."""
+        users = {user for user, _ in self._cpu_seconds}
+        return [sum(s for (u, _), s in self._cpu_seconds.items() if u == user) for user in users]
 
     def run(self) -> None:
         while not self._ended.wait(5):
@@ -147,9 +155,8 @@ class Memory(threading.Thread):
                 with suppress(OSError):
                     user = folder.stat().st_uid
                     if FIRST_USER_ID < user < FIRST_USER_ID + 10_000:
-                        text = (folder / "smaps_rollup").read_text()
-                        kib = int(re.search(r"^Pss:\s+(\d+)", text, re.MULTILINE)[1])
-                        now[user] = now.get(user, 0) + (kib << 10)
+                        now[user] = now.get(user, 0) + _pss_bytes(folder)
+                        self._cpu_seconds[user, folder.name] = _cpu_seconds(folder)
             for user, used in now.items():
                 self.most[user] = max(used, self.most.get(user, 0))
             self.most_in_all = max(self.most_in_all, sum(now.values()))
@@ -157,6 +164,16 @@ class Memory(threading.Thread):
     def stop(self) -> None:
         self._ended.set()
         self.join()
+
+
+def _pss_bytes(process: Path) -> int:
+    found = re.search(r"^Pss:\s+(\d+)", (process / "smaps_rollup").read_text(), re.MULTILINE)
+    return int(found[1]) << 10 if found else 0
+
+
+def _cpu_seconds(process: Path) -> float:
+    user, system = (process / "stat").read_text().rpartition(")")[2].split()[11:13]
+    return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
 
 
 @contextmanager
@@ -193,7 +210,7 @@ def hub(folder: Path, password: str):
             os.killpg(process.pid, signal.SIGKILL)  # a hub that failed leaves its proxy behind
 
 
-def report(visits: list[Visit], memory: Memory) -> None:
+def report(visits: list[Visit], usage: Usage) -> None:
     """The figures, a line each."""
     for label, name in [
         ("log in, until JupyterLab answers", "server_seconds"),
@@ -202,12 +219,13 @@ def report(visits: list[Visit], memory: Memory) -> None:
     ]:
         seconds = sorted(getattr(visit, name) for visit in visits)
         print(f"{label}: median {statistics.median(seconds):.0f} s, longest {seconds[-1]:.0f} s")
-    if memory.most:
-        mib = sorted(used >> 20 for used in memory.most.values())
+    if usage.most:
+        mib = sorted(used >> 20 for used in usage.most.values())
         print(
             f"memory of a student, at most: median {statistics.median(mib):.0f} MiB, {mib[-1]} MiB"
         )
-        print(f"memory of all students at once: {memory.most_in_all >> 20} MiB")
+        print(f"CPU time of a student: median {statistics.median(usage.cpu_seconds):.0f} s")
+        print(f"memory of all students at once: {usage.most_in_all >> 20} MiB")
     for visit in visits:
         for failure in visit.failures:
             print(f"{visit.name}: {failure}")
@@ -223,12 +241,12 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="hub-", dir="/var/tmp") as folder:
         Path(folder).chmod(0o755)
         with hub(Path(folder), password), ThreadPoolExecutor(students) as pool:
-            memory = Memory()
-            memory.start()
+            usage = Usage()
+            usage.start()
             names = [f"student{number:02}" for number in range(1, students + 1)]
             visits = list(pool.map(lambda name: Student(name, password).attend(cells), names))
-            memory.stop()
-    report(visits, memory)
+            usage.stop()
+    report(visits, usage)
     return 1 if any(visit.failures for visit in visits) else 0
 
 
