@@ -26,10 +26,8 @@ from nbgrader.api import Gradebook
 HERE = Path(__file__).resolve().parent
 COURSE = HERE.parents[1] / "course"
 
-SECONDS = 900
-"""For a whole submission."""
-CELL_SECONDS = 120
-"""For one cell. A guest boots in seconds, or in half a minute on a busy machine without KVM."""
+SECONDS = 1800
+"""For a whole submission; nbgrader_config.py has the limits of its cells."""
 RUNTIME_BYTES = 1 << 20
 GRADER_BYTES = 3 << 30
 """Of nbgrader, which keeps what a submission prints."""
@@ -62,16 +60,10 @@ class Graded:
 
 
 def grade(
-    assignment: str,
-    student: str,
-    course: Path = COURSE,
-    *,
-    seconds: int = SECONDS,
-    cell_seconds: int = CELL_SECONDS,
+    assignment: str, student: str, course: Path = COURSE, *, seconds: int = SECONDS
 ) -> Graded:
     """Grade one submission, and make its feedback. Nothing of it is left running."""
-    limit = f"--Execute.timeout={cell_seconds}"
-    status, log = _autograde(assignment, student, course, seconds, limit)
+    status, log = _autograde(assignment, student, course, seconds)
     folder = course / "autograded" / student / assignment
     (course / f"{assignment}-{student}.log").write_text(log)
     if status != 0:
@@ -89,9 +81,7 @@ def submissions(course: Path, assignment: str = "*", student: str = "*") -> Iter
         yield [folder.name, folder.parent.name]
 
 
-def _autograde(
-    assignment: str, student: str, course: Path, seconds: int, *options: str
-) -> tuple[int | None, str]:
+def _autograde(assignment: str, student: str, course: Path, seconds: int) -> tuple[int | None, str]:
     """nbgrader's status, None when it was ended for time; and what it logged."""
     with tempfile.TemporaryDirectory(prefix="grade-", dir="/tmp") as runtime:
         command = [
@@ -99,7 +89,7 @@ def _autograde(
             # Where the confined kernel may write: its sockets, and next to nothing else.
             *("--size", str(RUNTIME_BYTES), "--tmpfs", runtime),
             *("prlimit", f"--as={GRADER_BYTES}:unlimited", "--"),
-            *_command(course, "autograde", "--force", assignment, f"--student={student}", *options),
+            *_command(course, "autograde", "--force", assignment, f"--student={student}"),
         ]
         process = subprocess.Popen(
             command,

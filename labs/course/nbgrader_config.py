@@ -18,6 +18,12 @@ c.CourseDirectory.source_directory = str(HERE / "source")
 # "your lines" themselves, outside of what is cut.
 c.ClearSolutions.code_stub = {"python": ""}
 
+# For a student's own cells, and for those that boot a guest and compile: seconds, but minutes where
+# a busy machine emulates.
+ANSWER_SECONDS, TEST_SECONDS = 120, 300
+c.Execute.timeout_func = lambda cell: (
+    TEST_SECONDS if cell.metadata.get("nbgrader", {}).get("locked") else ANSWER_SECONDS
+)
 c.LimitOutput.max_lines = 200
 
 # By sockets in the runtime directory: the confined kernel has no network, not even loopback.

@@ -15,7 +15,7 @@ import psutil
 import pytest
 from submissions import EMPTY, HOSTILE, REFERENCE, SOURCE, WRONG, hand_in
 
-pytestmark = [pytest.mark.vm, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.vm, pytest.mark.timeout(2400)]
 
 ASSIGNMENTS = sorted(path.name for path in SOURCE.iterdir())
 FIRST = "01-exec-watcher"
@@ -32,8 +32,8 @@ def course(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def graded(course: Path, assignment: str, student: str, cell_seconds: int = 120) -> grade.Graded:
-    result = grade.grade(assignment, student, course, cell_seconds=cell_seconds)
+def graded(course: Path, assignment: str, student: str) -> grade.Graded:
+    result = grade.grade(assignment, student, course)
     print(result)
     left = [p for p in psutil.process_iter(["uids"]) if p.info["uids"].real == confined.GRADED_USER]
     assert left == [], "something of a submission still runs"
@@ -59,11 +59,11 @@ def test_what_is_wrong_in_one_way_gets_the_other_points(course: Path, name: str)
     assert graded(course, FIRST, name).score == score
 
 
-@pytest.mark.parametrize("name", ["forks", *(pytest.param(n, marks=every) for n in HOSTILE)])
+@pytest.mark.parametrize("name", ["prints", *(pytest.param(n, marks=every) for n in HOSTILE)])
 def test_a_hostile_one_gets_a_grade_or_a_reason(course: Path, name: str) -> None:
     solution, scores = HOSTILE[name]
     hand_in(course, FIRST, name, solution)
-    result = graded(course, FIRST, name, cell_seconds=60)
+    result = graded(course, FIRST, name)
     assert result.score in scores
     assert bool(result.reason) == (result.score is None)
 
