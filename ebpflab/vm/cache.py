@@ -105,7 +105,7 @@ def fresh_directory(final: Path) -> Iterator[Path]:
     with scratch_directory(final.parent) as building:
         try:
             yield building
-            _open_to_readers(building)
+            open_to_readers(building)
             _sync(building)
             building.rename(final)
         except OSError as error:
@@ -217,11 +217,10 @@ def check_free_space(needs: dict[Path, int]) -> None:
             )
 
 
-def _open_to_readers(building: Path) -> None:
+def open_to_readers(building: Path) -> None:
     """There are no secrets in an image: who may read it is up to the directories above."""
-    for path in building.rglob("*"):
-        path.chmod(path.stat().st_mode | 0o444)
-    building.chmod(0o755)
+    for path in (building, *building.rglob("*")):
+        path.chmod(path.stat().st_mode | (0o555 if path.is_dir() else 0o444))
 
 
 def out_of_space(path: Path) -> VMError:

@@ -38,6 +38,7 @@ _EVERYBODYS_IMAGES = cache.EVERYBODYS
 def main() -> None:
     connection = Path(sys.argv[1])
     if os.getuid() == 0:
+        cache.open_to_readers(_image())  # one that is older than other readers are
         for path in (connection.parent, connection):
             os.chown(path, GRADED_USER, GRADED_USER)
     command = [*sandbox(connection.parent), *limits(), *kernel(connection)]
@@ -46,7 +47,7 @@ def main() -> None:
 
 def sandbox(runtime: Path) -> list[str]:
     """bubblewrap's options, in their order: later ones are laid over earlier ones."""
-    image = cache.image_directory(recipe.current().hash)
+    image = _image()
     path = f"{Path(sys.executable).parent}:/usr/sbin:/usr/bin:/sbin:/bin"
     return [
         *("bwrap", "--die-with-parent", "--ro-bind", "/", "/", "--proc", "/proc"),
@@ -83,6 +84,10 @@ def kernel(connection: Path) -> list[str]:
     startup = "--IPKernelApp.exec_lines=import startup"
     history = "--HistoryManager.enabled=False"
     return [sys.executable, "-m", "ipykernel_launcher", "-f", str(connection), startup, history]
+
+
+def _image() -> Path:
+    return cache.image_directory(recipe.current().hash)
 
 
 def _shown(places: Mapping[str, str]) -> list[str]:

@@ -37,7 +37,8 @@ from stop import Stop, say
 REPOSITORY = Path(__file__).resolve().parents[2]
 OLDEST_PYTHON = (3, 11)
 
-GOALS = "setup lab vm box test test-vagrant book bench course hub tools".split()
+GOALS = ["setup", "lab", "vm", "box", "test", "test-vagrant", "book", "bench", "tools"]
+GOALS += ["course", "hub"]
 
 # What `pip install` of ebpflab is asked for beside JupyterLab.
 EXTRAS = {
