@@ -265,7 +265,7 @@ def test_the_book_alone_goes_on_without_a_guest(
     capsys: pytest.CaptureFixture[str],
     goal: str,
 ) -> None:
-    def no_guest(always: bool) -> None:
+    def no_guest(always: bool, everybodys: bool) -> None:
         raise main.Stop("no mmdebstrap")
 
     for name in ("require_python", "require_debian"):
