@@ -28,6 +28,8 @@ COURSE = HERE.parents[1] / "course"
 
 SECONDS = 1800
 """For a whole submission; nbgrader_config.py has the limits of its cells."""
+TEST_SECONDS = 300
+"""For a cell that boots a guest, or compiles: minutes where a busy machine emulates."""
 RUNTIME_BYTES = 1 << 20
 GRADER_BYTES = 3 << 30
 """Of nbgrader, which keeps what a submission prints."""
@@ -46,7 +48,7 @@ _REASONS = {
 
 @dataclass(frozen=True)
 class Graded:
-    """What became of one submission; ``reason`` says why there is no score."""
+    """What became of one submission; ``reason`` says why there is no score, or why to doubt it."""
 
     assignment: str
     student: str
@@ -72,7 +74,9 @@ def grade(
         return Graded(assignment, student, None, 0, late if status is None else _reason(log))
     score, max_score = _score(assignment, student, course)
     _nbgrader(course, "generate_feedback", "--force", assignment, f"--student={student}")
-    return Graded(assignment, student, score, max_score)
+    slow = f"Timeout waiting for execute reply ({TEST_SECONDS}s)" in log
+    hint = f"a test took longer than {TEST_SECONDS} s: is this machine busy with other things?"
+    return Graded(assignment, student, score, max_score, hint if slow else "")
 
 
 def submissions(course: Path, assignment: str = "*", student: str = "*") -> Iterator[list[str]]:

@@ -18,9 +18,8 @@ c.CourseDirectory.source_directory = str(HERE / "source")
 # "your lines" themselves, outside of what is cut.
 c.ClearSolutions.code_stub = {"python": ""}
 
-# For a student's own cells, and for those that boot a guest and compile: seconds, but minutes where
-# a busy machine emulates.
-ANSWER_SECONDS, TEST_SECONDS = 120, 300
+# For a student's own cells; and for those that boot a guest and compile, the tests.
+ANSWER_SECONDS, TEST_SECONDS = 120, 300  # as in grade.py
 c.Execute.timeout_func = lambda cell: (
     TEST_SECONDS if cell.metadata.get("nbgrader", {}).get("locked") else ANSWER_SECONDS
 )
