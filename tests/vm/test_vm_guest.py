@@ -19,7 +19,7 @@ from ebpflab import vm
 from ebpflab.agent import wire
 from ebpflab.errors import VMError
 from ebpflab.targets.vm import VmTarget, VmTransport
-from ebpflab.vm import cache, delivery, warm
+from ebpflab.vm import cache, delivery, recipe, warm
 from ebpflab.vm.guest import Guest
 
 Start = Callable[[str], Guest]
@@ -108,7 +108,8 @@ def test_what_the_guest_is(start: Start) -> None:
     assert answer["hostname"] == "ebpflab"
     assert answer["owners"] == [0]
     assert not answer["journal"]
-    (info,) = (info for info in vm.images() if info.current)
+    suite = recipe.current().suite  # there may be guests of others
+    (info,) = (info for info in vm.images() if info.current and info.suite == suite)
     assert info.kernel == answer["kernel"]
     assert info.warm
     assert vm.ready()
