@@ -1,6 +1,6 @@
 """Grades are just, and what one submission does is not felt by the next.
 
-A few submissions always; all of them with EBPFLAB_EVERY_SUBMISSION=1.
+Takes half an hour: only with EBPFLAB_EVERY_SUBMISSION=1.
 """
 
 from __future__ import annotations
@@ -15,14 +15,17 @@ import psutil
 import pytest
 from submissions import EMPTY, HOSTILE, REFERENCE, SOURCE, WRONG, hand_in
 
-pytestmark = [pytest.mark.vm, pytest.mark.timeout(2400)]
+pytestmark = [
+    pytest.mark.vm,
+    pytest.mark.timeout(2400),
+    pytest.mark.skipif(
+        "EBPFLAB_EVERY_SUBMISSION" not in os.environ,
+        reason="grading takes half an hour: EBPFLAB_EVERY_SUBMISSION=1",
+    ),
+]
 
 ASSIGNMENTS = sorted(path.name for path in SOURCE.iterdir())
 FIRST = "01-exec-watcher"
-every = pytest.mark.skipif(
-    "EBPFLAB_EVERY_SUBMISSION" not in os.environ,
-    reason="takes long: EBPFLAB_EVERY_SUBMISSION=1 grades every submission",
-)
 
 
 @pytest.fixture(scope="module")
@@ -52,14 +55,14 @@ def test_the_release_has_neither_solutions_nor_hidden_tests(course: Path) -> Non
         assert not any(cell.get("outputs") for cell in cells)
 
 
-@pytest.mark.parametrize("name", ["attempts", *(pytest.param(n, marks=every) for n in WRONG)])
+@pytest.mark.parametrize("name", WRONG)
 def test_what_is_wrong_in_one_way_gets_the_other_points(course: Path, name: str) -> None:
     solution, score = WRONG[name]
     hand_in(course, FIRST, name, solution)
     assert graded(course, FIRST, name).score == score
 
 
-@pytest.mark.parametrize("name", ["prints", *(pytest.param(n, marks=every) for n in HOSTILE)])
+@pytest.mark.parametrize("name", HOSTILE)
 def test_a_hostile_one_gets_a_grade_or_a_reason(course: Path, name: str) -> None:
     solution, scores = HOSTILE[name]
     hand_in(course, FIRST, name, solution)
@@ -68,9 +71,7 @@ def test_a_hostile_one_gets_a_grade_or_a_reason(course: Path, name: str) -> None
     assert result.reason or result.score is not None
 
 
-@pytest.mark.parametrize(
-    "assignment", [FIRST, *(pytest.param(a, marks=every) for a in ASSIGNMENTS if a != FIRST)]
-)
+@pytest.mark.parametrize("assignment", ASSIGNMENTS)
 def test_the_reference_gets_all_points(course: Path, assignment: str) -> None:
     """After the hostile ones, which are the tests above."""
     hand_in(course, assignment, REFERENCE)
@@ -79,7 +80,6 @@ def test_the_reference_gets_all_points(course: Path, assignment: str) -> None:
     assert list((course / "feedback" / REFERENCE / assignment).glob("*.html"))
 
 
-@every
 @pytest.mark.parametrize("assignment", ASSIGNMENTS)
 def test_an_empty_one_gets_none(course: Path, assignment: str) -> None:
     hand_in(course, assignment, EMPTY)
