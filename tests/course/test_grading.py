@@ -1,6 +1,6 @@
 """Grades are just, and what one submission does is not felt by the next.
 
-Takes half an hour: only with EBPFLAB_EVERY_SUBMISSION=1.
+What grades takes half an hour: only with EBPFLAB_EVERY_SUBMISSION=1.
 """
 
 from __future__ import annotations
@@ -15,14 +15,11 @@ import psutil
 import pytest
 from submissions import EMPTY, HOSTILE, REFERENCE, SOURCE, WRONG, hand_in
 
-pytestmark = [
-    pytest.mark.vm,
-    pytest.mark.timeout(2400),
-    pytest.mark.skipif(
-        "EBPFLAB_EVERY_SUBMISSION" not in os.environ,
-        reason="grading takes half an hour: EBPFLAB_EVERY_SUBMISSION=1",
-    ),
-]
+pytestmark = [pytest.mark.vm, pytest.mark.timeout(2400)]
+grading = pytest.mark.skipif(
+    "EBPFLAB_EVERY_SUBMISSION" not in os.environ,
+    reason="grading takes half an hour: EBPFLAB_EVERY_SUBMISSION=1",
+)
 
 ASSIGNMENTS = sorted(path.name for path in SOURCE.iterdir())
 FIRST = "01-exec-watcher"
@@ -55,6 +52,7 @@ def test_the_release_has_neither_solutions_nor_hidden_tests(course: Path) -> Non
         assert not any(cell.get("outputs") for cell in cells)
 
 
+@grading
 @pytest.mark.parametrize("name", WRONG)
 def test_what_is_wrong_in_one_way_gets_the_other_points(course: Path, name: str) -> None:
     solution, score = WRONG[name]
@@ -62,6 +60,7 @@ def test_what_is_wrong_in_one_way_gets_the_other_points(course: Path, name: str)
     assert graded(course, FIRST, name).score == score
 
 
+@grading
 @pytest.mark.parametrize("name", HOSTILE)
 def test_a_hostile_one_gets_a_grade_or_a_reason(course: Path, name: str) -> None:
     solution, scores = HOSTILE[name]
@@ -71,6 +70,7 @@ def test_a_hostile_one_gets_a_grade_or_a_reason(course: Path, name: str) -> None
     assert result.reason or result.score is not None
 
 
+@grading
 @pytest.mark.parametrize("assignment", ASSIGNMENTS)
 def test_the_reference_gets_all_points(course: Path, assignment: str) -> None:
     """After the hostile ones, which are the tests above."""
@@ -80,6 +80,7 @@ def test_the_reference_gets_all_points(course: Path, assignment: str) -> None:
     assert list((course / "feedback" / REFERENCE / assignment).glob("*.html"))
 
 
+@grading
 @pytest.mark.parametrize("assignment", ASSIGNMENTS)
 def test_an_empty_one_gets_none(course: Path, assignment: str) -> None:
     hand_in(course, assignment, EMPTY)
