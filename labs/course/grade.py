@@ -90,6 +90,7 @@ def _autograde(assignment: str, student: str, course: Path, seconds: int) -> tup
     with tempfile.TemporaryDirectory(prefix="grade-", dir="/tmp") as runtime:
         command = [
             *("bwrap", "--die-with-parent", "--bind", "/", "/", "--dev-bind", "/dev", "/dev"),
+            *("--unshare-pid", "--proc", "/proc"),  # none of its processes outlives it
             # Where the confined kernel may write: its sockets, and next to nothing else.
             *("--size", str(RUNTIME_BYTES), "--tmpfs", runtime),
             *("prlimit", f"--as={GRADER_BYTES}:unlimited", "--"),
