@@ -10,7 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import confined
+import nbformat
 import pytest
+from nbclient import NotebookClient
+from traitlets.config import Config
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -69,3 +72,28 @@ def test_nothing_that_it_starts_outlives_it(runtime: Path) -> None:
 def test_its_python_is_ours_and_finds_the_image(runtime: Path) -> None:
     code = "from ebpflab import vm; print(vm.unavailable(), vm.ready())"
     assert inside(runtime, f'{sys.executable} -c "{code}"').split() == ["None", "True"]
+
+
+def test_what_it_prints_is_stdout_and_has_a_limit(
+    runtime: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sources = [
+        "import os, sys; print('said', file=sys.stderr); _ = os.write(2, b'written\\n')",
+        "while True: print('x' * 1000)",
+        "print('on we go')",
+    ]
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(s) for s in sources])
+    monkeypatch.setenv("JUPYTER_PATH", str(REPOSITORY / "labs" / "course"))
+    monkeypatch.setattr(tempfile, "tempdir", str(runtime))
+    config = Config()
+    config.KernelManager.transport, config.KernelManager.ip = "ipc", str(runtime / "kernel")
+    client = NotebookClient(
+        notebook, kernel_name="python3", timeout=60, allow_errors=True, config=config
+    )
+    client.execute()
+    said, flood, after = (cell.outputs for cell in notebook.cells)
+    assert {output.name for output in said} == {"stdout"}
+    assert sorted("".join(output.text for output in said).split()) == ["said", "written"]
+    assert "more than 1,000,000 characters" in flood[-1].evalue
+    assert sum(len(output.get("text", "")) for output in flood) <= 1_000_000
+    assert after[0].text == "on we go\n"
