@@ -14,7 +14,7 @@ from ebpflab import chapters
 from ebpflab.replay import tape
 from ebpflab.targets import replay
 
-NAMES = replay.chapters()
+NAMES = sorted(path.stem for path in reader.NOTEBOOKS.glob("*.ipynb"))
 REPOSITORY = reader.NOTEBOOKS.parent
 
 
@@ -57,7 +57,8 @@ def test_it_runs_from_top_to_bottom(name: str, monkeypatch: pytest.MonkeyPatch) 
 def test_it_holds_nothing_of_the_machine_that_made_it(name: str) -> None:
     text = repr(tape.load(_tape(name)))
     for path in (str(REPOSITORY), sys.prefix, os.environ.get("TMPDIR", sys.prefix)):
-        assert path not in text
+        # Not within another: debug information of the guest names go-hello/work/main.go.
+        assert not re.search(rf"(?<![\w/.-]){re.escape(path)}(?![\w.-])", text), path
     assert re.findall(r"/home/\w+|/Users/\w+|PRIVATE KEY|JPY_\w+|EBPFLAB_\w+", text) == []
 
 
