@@ -35,6 +35,7 @@ password = os.environ.get("EBPFLAB_HUB_PASSWORD") or secrets.token_urlsafe(9)
 c.JupyterHub.authenticator_class = "shared-password"
 c.SharedPasswordAuthenticator.user_password = password
 c.Authenticator.allow_all = True
+c.Authenticator.username_pattern = r"[a-z0-9][a-z0-9_-]{0,31}"  # it names the home: never ".."
 
 c.JupyterHub.spawner_class = "students.StudentSpawner"
 c.SimpleLocalProcessSpawner.home_dir_template = str(HUB / "homes" / "{username}")

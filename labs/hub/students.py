@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import os
 import resource
-import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 from jupyterhub.spawner import SimpleLocalProcessSpawner
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+RELEASE = REPOSITORY / "course" / "release"
 FIRST_USER_ID = 30000
 ADDRESS_SPACE_BYTES = 4 << 30
 """Of each process; QEMU with its guest of 1 GiB takes 3."""
@@ -33,19 +34,25 @@ class StudentSpawner(SimpleLocalProcessSpawner):
         return FIRST_USER_ID + self.user.orm_user.id if os.geteuid() == 0 else None
 
     def make_home(self) -> None:
-        """The home, with chapters and assignments; what the student has changed stays."""
+        """The home, with chapters and assignments; what the student has changed stays.
+
+        The student copies them, not root: a link that a student has put where a copy belongs
+        would otherwise let root write anywhere.
+        """
         home, own = Path(self.home_dir), self.student_id
         home.mkdir(parents=True, exist_ok=True)
-        for source in (REPOSITORY / "notebooks", REPOSITORY / "course" / "release"):
-            for path in source.rglob("*.ipynb"):
-                copy = home / source.name / path.relative_to(source)
-                copy.parent.mkdir(parents=True, exist_ok=True)
-                if not copy.exists():
-                    shutil.copy(path, copy)
         if own is not None:
             home.chmod(0o700)
-            for path in (home, *home.rglob("*")):
-                os.chown(path, own, own, follow_symlinks=False)
+            os.chown(home, own, own)
+        copies = ["notebooks", *(["course/release"] if RELEASE.exists() else [])]
+        subprocess.run(
+            ["cp", "--recursive", "--no-clobber", *copies, str(home)],
+            cwd=REPOSITORY,
+            user=own,
+            group=own,
+            extra_groups=None if own is None else [],
+            check=False,  # what it could not copy stands in the hub's log; the server starts anyway
+        )
 
     def make_preexec_fn(self, name: str) -> Callable[[], None]:
         """What the child does before it becomes JupyterLab."""

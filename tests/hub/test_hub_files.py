@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import configparser
 import importlib.util
+import os
 import re
 import sys
+import tempfile
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -61,7 +64,7 @@ def test_labs_are_in_a_vm_on_loopback_and_end_when_idle(load: Any, name: str) ->
     (culler,) = config.JupyterHub.services
     assert any(word.startswith("--timeout=") for word in culler["command"])
     assert {role["name"] for role in config.JupyterHub.load_roles} == {culler["name"]}
-    importlib.util.find_spec("jupyterhub_idle_culler")
+    assert importlib.util.find_spec("jupyterhub_idle_culler")
     culled = [word for word in config.Spawner.args if "cull_idle_timeout" in word]
     assert culled and "--MappingKernelManager.cull_connected=True" in config.Spawner.args
 
@@ -71,6 +74,41 @@ def test_the_local_password_is_new_each_time_and_long(load: Any) -> None:
         load("jupyterhub_config.py").SharedPasswordAuthenticator.user_password for _ in range(3)
     }
     assert len(passwords) == 3 and all(len(password) >= 12 for password in passwords)
+
+
+@pytest.mark.parametrize(
+    ("name", "valid"), [("ada-1", True), ("..", False), (".", False), ("a/b", False), ("", False)]
+)
+def test_a_name_is_the_name_of_one_home(load: Any, name: str, valid: bool) -> None:
+    assert Authenticator(config=load("jupyterhub_config.py")).validate_username(name) is valid
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="gives files to another user, which takes root")
+def test_chapters_are_copied_with_the_rights_of_the_student(
+    load: Any, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    load("jupyterhub_config.py")  # which makes `students` importable
+    from students import FIRST_USER_ID, StudentSpawner
+
+    homes = Path(tempfile.mkdtemp(dir=tmp_path))
+    for folder in (homes, *homes.parents):
+        if os.stat(folder).st_uid == 0 and folder.is_relative_to(Path(tempfile.gettempdir())):
+            folder.chmod(folder.stat().st_mode | 0o011)
+    student = FIRST_USER_ID + 9_999
+    spawner: Any = SimpleNamespace(home_dir=str(homes / "ada"), student_id=student)
+    StudentSpawner.make_home(spawner)
+    chapter = homes / "ada" / "notebooks" / "01-kprobes.ipynb"
+    assert chapter.stat().st_uid == student
+
+    chapter.write_text("mine")
+    StudentSpawner.make_home(spawner)
+    assert chapter.read_text() == "mine"
+
+    chapter.unlink()
+    chapter.symlink_to(tmp_path / "of-root")
+    StudentSpawner.make_home(spawner)
+    assert not (tmp_path / "of-root").exists()
+    assert "01-kprobes" in capfd.readouterr().err
 
 
 def test_the_unit_runs_files_that_are_there() -> None:
