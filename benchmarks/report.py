@@ -211,7 +211,7 @@ def _draw(results: Results) -> None:
         ("dd", "rows per second, to a finished DataFrame", _rows, "{:,.0f}"),
         ("dd", "slow-down of dd (times as long as alone)", slowdown, "{:.1f}"),
         ("two", "rows per second, to a finished DataFrame", _rows, "{:,.0f}"),
-        ("burst", "share of events lost, %", _lost_percent, "{:.2f}"),
+        ("burst", "rows per second, to a finished DataFrame", _rows, "{:,.0f}"),
         ("rate", "processor of the reader, % of one core", _cpu_percent, "{:.1f}"),
         ("table", "milliseconds to a DataFrame", _milliseconds, "{:,.0f}"),
     ]
@@ -226,10 +226,6 @@ def _draw(results: Results) -> None:
 
 def _rows(rounds: list[Round], who: str) -> float:
     return middle(rounds, who, rows_per_second)
-
-
-def _lost_percent(rounds: list[Round], who: str) -> float:
-    return 100 * middle(rounds, who, lost_share)
 
 
 def _cpu_percent(rounds: list[Round], who: str) -> float:

@@ -38,6 +38,7 @@ _BUSY_WAIT_SECONDS = 1.0  # for a producer that was interrupted and has to wait 
 # The longest pause, and the rate that it has to stand: at a quarter of this a pause fills a quarter
 # of the buffer. A short pause stands what probes send, a long one the most that a ring can take.
 _PAUSES = ((0.001, 256 << 20), (0.01, 2 << 30))
+_CROWDED = 8  # no pause after more than an eighth of a ring: what it has free is needed for stalls
 
 Send = Callable[[int, int, Buffer], None]
 """``send(stream id, lost so far, bytes)``; blocks while the reader is slow."""
@@ -92,6 +93,8 @@ class Stream:
         self.sent_lost = 0
         self.drain_ns = 0
         """What emptying it has cost: time of a CPU, without waiting for a slow reader."""
+        self.crowded = False
+        """Whether the last drain found so much that the next one should not wait."""
 
     def timed_drain(self, send: Send) -> None:
         """The same, adding to ``drain_ns``."""
@@ -192,9 +195,11 @@ class RingStream(Stream):
         self.fds = [ring.fd for ring in rings]
 
     def drain(self, send: Send) -> None:
-        for ring in self._rings:
-            until = ring.produced  # a fast producer must not keep us here for ever
-            while ring.consumed < until and ring.sweep(partial(self._send, send)):
+        ends = self.mark()  # a fast producer must not keep us here for ever
+        most = max(end - ring.consumed for ring, end in zip(self._rings, ends))
+        self.crowded = most > self.size_bytes // _CROWDED
+        for ring, end in zip(self._rings, ends):
+            while ring.consumed < end and ring.sweep(partial(self._send, send)):
                 pass
 
     def mark(self) -> List[int]:
@@ -349,7 +354,7 @@ class Drain(threading.Thread):
                 elif not ready:
                     for stream in self._streams.values():
                         stream.report_losses(self._send)
-                else:
+                elif not any(stream.crowded for stream in self._streams.values()):
                     self._pause()
         except BaseException as error:
             self._failed(error)
