@@ -2,8 +2,8 @@
 
 Each has a thread that starts it, reads what it prints and waits for its end. A workload dies
 with the agent: it is asked to (``PR_SET_PDEATHSIG``, prctl(2)), and its whole process group is
-killed when the session ends in an orderly way. Under sudo a workload runs as the user who
-called sudo, not as root.
+killed when the session ends in an orderly way. Where memory runs out, workloads go before the
+agent. Under sudo a workload runs as the user who called sudo, not as root.
 """
 
 import ctypes as ct
@@ -18,11 +18,17 @@ from faults import Fault
 
 MAX_OUTPUT_BYTES = 4 << 20
 _PR_SET_PDEATHSIG = 1
+_OOM_SCORE_ADJ = b"500"  # counts as half of the machine's memory: proc_pid_oom_score_adj(5)
 _libc = ct.CDLL(None)
 
 
-def _die_with_agent() -> None:
+def _die_before_agent() -> None:
     _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    try:
+        with open("/proc/self/oom_score_adj", "wb") as file:
+            file.write(_OOM_SCORE_ADJ)
+    except OSError:
+        pass  # under sudo: what has just given up root may not write there before exec (proc(5))
 
 
 def _ordinary_user() -> Dict[str, Any]:
@@ -80,7 +86,7 @@ class Workload(threading.Thread):
                 cwd=self._cwd,
                 env=self._env,
                 start_new_session=True,
-                preexec_fn=_die_with_agent,
+                preexec_fn=_die_before_agent,
                 **_ordinary_user(),
             )
         except (OSError, ValueError, subprocess.SubprocessError) as error:
