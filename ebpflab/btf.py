@@ -9,10 +9,14 @@ BCC adds a ``struct ____btf_map_NAME { key; value; }`` for each map, so a map's 
 its name, and `columns_of` flattens one of them: a column for each number, string or address in
 it, nested ones as ``outer.inner`` and ``list[0]``. What a column holds, and where, is said by
 `Column`; `frames` makes values of it.
+
+The table comes from an agent, which is no more trusted than its machine: one that is damaged is
+refused whole, and what a layout may take is limited, as types may be made to contain themselves.
 """
 
 from __future__ import annotations
 
+import math
 import struct
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -27,6 +31,8 @@ _ALIASES = (_TYPEDEF, _VOLATILE, _CONST, _RESTRICT, _TYPE_TAG)
 _FIXED_BYTES = {_INT: 4, _ARRAY: 12, _VAR: 4, _DECL_TAG: 4}
 _ENTRY_BYTES = {_STRUCT: 12, _UNION: 12, _ENUM: 8, _FUNC_PROTO: 8, _DATASEC: 12, _ENUM64: 12}
 _MAX_DEPTH = 32  # as the kernel's btf_resolve, MAX_RESOLVE_DEPTH
+_MAX_STEPS = 5_000  # types, each as often as it is in a record, for one layout
+_INTEGER_BYTES, _MAX_BIT_FIELD = (1, 2, 4, 8, 16), 64
 _SIGNED, _BOOL = 1, 4  # bits of an integer's encoding
 
 MAX_ELEMENT_COLUMNS = 16
@@ -88,6 +94,8 @@ class Types:
     def __init__(self, blob: bytes) -> None:
         try:
             self._take(blob)
+            for number in range(len(self._types)):
+                self._check(number)
         except (struct.error, IndexError) as error:
             raise ValueError(f"this is BTF that is cut or damaged: {error}") from None
 
@@ -103,6 +111,23 @@ class Types:
             for number, each in enumerate(self._types)
             if each.kind == _STRUCT and each.name
         }
+
+    def _check(self, number: int) -> None:
+        """Raise for a type that is not all there, or refers to one that is not."""
+        type_ = self._types[number]
+        refers: list[int] = []
+        if type_.kind in (_STRUCT, _UNION):
+            refers = [member.type for member in self.members(number)]
+        elif type_.kind == _ARRAY:
+            refers = [self._array(type_)[0]]
+        elif type_.kind in _ALIASES:
+            refers = [type_.size]
+        elif type_.kind in (_ENUM, _ENUM64):
+            self._enumerators(type_)
+        elif type_.kind == _INT:
+            self._encoding(type_)
+        if max(refers, default=0) >= len(self._types):
+            raise IndexError(f"type {number} refers to one that is not there")
 
     def _read(self, at: int, end: int) -> Iterator[_Type]:
         while at < end:
@@ -152,15 +177,24 @@ class Types:
 
     def size_of(self, number: int) -> int:
         """``sizeof``, in bytes."""
-        _, type_ = self.resolve(number)
-        if type_.kind == _ARRAY:
-            element, length = self._array(type_)
-            return self.size_of(element) * length
+        shape, _, type_ = self._shape(number)
         if type_.kind == _PTR:
-            return 8
+            return 8 * math.prod(shape)
         if type_.kind in (_INT, _STRUCT, _UNION, _ENUM, _ENUM64, _FLOAT):
-            return type_.size
+            return type_.size * math.prod(shape)
         raise NoSuchType(f"{type_.name} has no size")
+
+    def _shape(self, number: int) -> tuple[list[int], int, _Type]:
+        """The lengths of an array of arrays, and the type of what is in it; none for others."""
+        shape: list[int] = []
+        number, type_ = self.resolve(number)
+        while type_.kind == _ARRAY:
+            element, length = self._array(type_)
+            shape.append(length)
+            if len(shape) > _MAX_DEPTH:
+                raise NoSuchType(f"type {number} is an array of arrays without an end")
+            number, type_ = self.resolve(element)
+        return shape, number, type_
 
     def _array(self, type_: _Type) -> tuple[int, int]:
         element, _, length = struct.unpack_from("<III", self._blob, type_.start)
@@ -168,8 +202,18 @@ class Types:
 
     # -- columns -----------------------------------------------------------------------------
 
-    def columns_of(self, number: int, name: str = "", offset: int = 0) -> list[Column]:
-        """The columns of a type that lies at ``offset``; a struct's are named after its fields."""
+    def columns_of(self, number: int, name: str = "") -> list[Column]:
+        """The columns of a type; a struct's are named after its fields.
+
+        Raises NoSuchType for what has no value, and for more columns than anybody could read.
+        """
+        self._steps = 0
+        return self._columns(number, name, 0)
+
+    def _columns(self, number: int, name: str, offset: int, depth: int = 0) -> list[Column]:
+        self._steps += 1
+        if self._steps > _MAX_STEPS or depth > _MAX_DEPTH:
+            raise NoSuchType(f"{name} has no end")
         number, type_ = self.resolve(number)
         if type_.kind in (_STRUCT, _UNION):
             if type_.name == "in6_addr":
@@ -177,30 +221,27 @@ class Types:
             return [
                 column
                 for member in self.members(number)
-                for column in self._member(member, name, offset)
+                for column in self._member(member, name, offset, depth)
             ]
         if type_.kind == _ARRAY:
-            return self._array_columns(number, name, offset)
+            return self._array_columns(number, name, offset, depth)
         return [self._scalar(number, name, offset)]
 
-    def _member(self, member: Member, outer: str, offset: int) -> list[Column]:
+    def _member(self, member: Member, outer: str, offset: int, depth: int) -> list[Column]:
         # The fields of a member without a name belong, in C, to the struct that it is in.
         name = ".".join(part for part in (outer, member.name) if part)
         at, shift = divmod(member.bit_offset, 8)
         if not member.width:
-            return self.columns_of(member.type, name, offset + at)
+            return self._columns(member.type, name, offset + at, depth + 1)
         if not member.name:
             return []  # padding: `u32 :7;`
+        if member.width > _MAX_BIT_FIELD:
+            raise NoSuchType(f"{name} is a bit field of {member.width} bits")
         plain = self._scalar(member.type, name, offset + at)
         return [plain._replace(bits=Bits(shift, member.width))]
 
-    def _array_columns(self, number: int, name: str, offset: int) -> list[Column]:
-        shape: list[int] = []
-        element, type_ = self.resolve(number)
-        while type_.kind == _ARRAY:
-            inner, length = self._array(type_)
-            shape.append(length)
-            element, type_ = self.resolve(inner)
+    def _array_columns(self, number: int, name: str, offset: int, depth: int) -> list[Column]:
+        shape, element, type_ = self._shape(number)
         if 0 in shape:
             return []  # a flexible array at the end of a struct
         size = self.size_of(element)
@@ -212,14 +253,14 @@ class Types:
                 "text" if text else "bytes",
             )
             size = dtype.itemsize
-        elif type_.kind in (_STRUCT, _UNION) and int(np.prod(shape)) > MAX_ELEMENT_COLUMNS:
-            return [Column(name, offset, np.dtype(f"V{size * int(np.prod(shape))}"), "bytes")]
+        elif type_.kind in (_STRUCT, _UNION) and math.prod(shape) > MAX_ELEMENT_COLUMNS:
+            return [Column(name, offset, np.dtype(f"V{size * math.prod(shape)}"), "bytes")]
         elif type_.kind in (_STRUCT, _UNION):
             dtype, kind = None, ""
         else:
             scalar = self._scalar(element, name, 0)
             dtype, kind = scalar.dtype, scalar.kind
-        if int(np.prod(shape)) > MAX_ELEMENT_COLUMNS and dtype is not None:
+        if math.prod(shape) > MAX_ELEMENT_COLUMNS and dtype is not None:
             return [Column(name, offset, np.dtype((dtype, tuple(shape))), kind)]
         found: list[Column] = []
         for place, index in enumerate(np.ndindex(*shape)):
@@ -229,11 +270,13 @@ class Types:
                 assert dtype is not None
                 found.append(Column(one, at, dtype, kind))
             else:
-                found += self.columns_of(element, one, at)
+                found += self._columns(element, one, at, depth + 1)
         return found
 
     def _scalar(self, number: int, name: str, offset: int) -> Column:
         _, type_ = self.resolve(number)
+        if type_.kind != _PTR and type_.size not in _INTEGER_BYTES:
+            raise NoSuchType(f"{name}: a {type_.name or 'type'} of {type_.size} bytes has no value")
         if type_.kind in (_ENUM, _ENUM64):
             names = self._enumerators(type_)
             # Not by the type's flag, which LLVM sets from 15 on only.

@@ -16,7 +16,7 @@ from ebpflab import btf, frames, golang, perf, places, rich
 from ebpflab.arrivals import EventSource
 from ebpflab.closing import Closing
 from ebpflab.connection import Answer, Connection
-from ebpflab.errors import ProgramError, UnknownEvent, UnknownName, suggest
+from ebpflab.errors import ProgramError, UnknownEvent, UnknownName, WireError, suggest
 from ebpflab.progress import notice
 from ebpflab.stacks import StackTable, named_stacks
 from ebpflab.streams import Messages, Stream
@@ -58,8 +58,14 @@ class Program(Closing):
         self._last_stats: dict[str, Any] = {"functions": {}, "problem": None}
         self._note_loaded(loaded)
         attrs = {**lab.attrs, **({} if loaded["headers"]["matching"] else loaded["headers"])}
-        types = btf.Types(loaded.blob) if loaded.blob else None
-        self._maps = {each["name"]: self._make_map(each, types, attrs) for each in loaded["maps"]}
+        try:
+            types = btf.Types(loaded.blob) if loaded.blob else None
+            made = [self._make_map(each, types, attrs) for each in loaded["maps"]]
+        except (ValueError, TypeError) as error:
+            raise WireError(
+                f"The agent's description of this program's maps does not add up: {error}."
+            ) from error
+        self._maps = {map_.name: map_ for map_ in made}
         self._messages = None
         if loaded["messages"] is not None and "printk" in source:
             self._messages = Messages(connection, loaded["messages"], attrs)

@@ -28,7 +28,7 @@ sys.path.append("/usr/lib/python3/dist-packages")  # bcc, for the agent's module
 
 MEMORY_MIB = 2048
 INPUT_SECONDS = 10
-INPUT_BYTES = 4096
+INPUT_BYTES = 8192
 
 
 def agent_reads(data: bytes) -> None:
@@ -154,15 +154,28 @@ def notebook_records(data: bytes) -> None:
 
 
 def notebook_types(data: bytes) -> None:
-    """The table of a program's types."""
-    from ebpflab import btf
+    """The table of a program's types, and the columns that are made of it."""
+    from ebpflab import btf, frames
 
     try:
         types = btf.Types(data)
-        for number in range(len(types._types)):
-            types.resolve(number)
-    except (ValueError, IndexError, btf.NoSuchType):
-        pass
+    except ValueError:
+        return
+    for number, type_ in enumerate(types._types[:100]):
+        try:
+            size_bytes = types.size_of(number)
+            columns = types.columns_of(number, "data")
+            assert len(columns) < 100_000
+            frames.layout_of(columns, size_bytes, "data")
+        except (btf.NoSuchType, ValueError, TypeError):
+            pass
+        if type_.name.startswith("____btf_map_"):
+            name = type_.name.removeprefix("____btf_map_")
+            try:
+                frames.layout_in(types, name, "value", 8)
+                frames.record_layout(types, name, 8)
+            except (ValueError, TypeError):
+                pass
 
 
 def notebook_messages(data: bytes) -> None:

@@ -11,14 +11,17 @@ import struct
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import fuzz
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ebpflab import frames
+from ebpflab import Program, btf, frames
 from ebpflab.agent import wire
+from ebpflab.connection import Answer
+from ebpflab.errors import WireError
 
 AGENT = Path(wire.__file__).parent
 
@@ -50,6 +53,38 @@ def test_a_batch_whose_records_do_not_add_up_is_refused() -> None:
     for span in (record[:-4], record + struct.pack("<II", 900, 0), b"\0" * 12):
         with pytest.raises(wire.BadFrame):
             frames.count_records(span)
+
+
+def table_of_types(*types: tuple[int, int, tuple[int, ...]]) -> bytes:
+    """BTF of types (kind, size or type, the words of its members), all of them named ``x``."""
+    data = b"".join(
+        struct.pack(f"<III{len(words)}I", 1, kind << 24 | len(words) // 3, size, *words)
+        for kind, size, words in types
+    )
+    header = struct.pack("<HBBIIIII", 0xEB9F, 1, 0, 24, 0, len(data), len(data), 3)
+    return header + data + b"\0x\0"
+
+
+def test_types_that_contain_themselves_have_no_columns() -> None:
+    array, struct_ = 3, 4
+    twice = btf.Types(table_of_types((struct_, 8, (1, 1, 0, 1, 1, 0))))
+    of_itself = btf.Types(table_of_types((array, 0, (1, 1, 7))))
+    for types in (twice, of_itself):
+        with pytest.raises(btf.NoSuchType, match="end"):
+            types.columns_of(1)
+    with pytest.raises(btf.NoSuchType, match="end"):
+        of_itself.size_of(1)
+    with pytest.raises(ValueError, match="damaged: type 1 refers to one that is not there"):
+        btf.Types(table_of_types((struct_, 8, (1, 9, 0))))
+
+
+@pytest.mark.parametrize("blob", [b"\0" * 99, table_of_types((4, 8, (1, 9, 0)))], ids=range(2))
+def test_a_program_whose_types_make_no_sense_is_refused(blob: bytes) -> None:
+    facts = {"functions": [], "log": "", "compiled": True, "attached": [], "maps": []}
+    loaded = Answer(facts, headers={"matching": True})
+    loaded.blob = blob
+    with pytest.raises(WireError, match="does not add up"):
+        Program(SimpleNamespace(attrs={}), None, 1, "", loaded)  # type: ignore[arg-type]
 
 
 PEAK = """
