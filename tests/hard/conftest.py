@@ -26,6 +26,14 @@ def counted() -> Iterator[Callable[[str], Counted]]:
         each.close()
 
 
+@pytest.fixture(scope="session")
+def guest() -> Iterator[Counted]:
+    """One guest for all tests that leave theirs as they found it."""
+    it = Counted("vm")
+    yield it
+    it.close()
+
+
 @pytest.fixture
 def measured(record_property: Callable[[str, Any], None]) -> Callable[[str, Any], None]:
     """``measured(what, value)`` puts a figure into the report."""

@@ -8,6 +8,10 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import soak
@@ -18,8 +22,13 @@ LONG = os.environ.get("EBPFLAB_HARD") == "1"
 
 TARGET_C = r"""
 #include <stdlib.h>
+#include <unistd.h>
 __attribute__((noinline)) void work(void) { __asm__(""); }
-int main(int argc, char **argv) { for (long n = atol(argv[1]); n > 0; n--) work(); return 0; }
+int main(int argc, char **argv) {
+  for (long n = atol(argv[1]); n > 0; n--) work();
+  if (argc > 2) pause();
+  return 0;
+}
 """
 COUNTER = r"""
 BPF_RINGBUF_OUTPUT(seen, 64);
@@ -52,8 +61,34 @@ class Counted:
         assert self.lab.run([self.path, str(number)]).returncode == 0
         return self.rows()
 
+    def new_rows(self, number: int) -> int:
+        """Make so many calls; how many rows came of them."""
+        before = self.rows()
+        return self.calls(number) - before
+
     def rows(self) -> int:
         return len(self.prog["seen"].frame())
+
+    @contextmanager
+    def staying(self) -> Iterator[int]:
+        """A process of the program, on this machine, that outlives the agent."""
+        with subprocess.Popen([self.path, "0", "stay"]) as process:
+            try:
+                yield process.pid
+            finally:
+                process.kill()
+
+    def is_probed(self, pid: int) -> bool:
+        """Whether the code of a process is not what is in its file: a uprobe is a breakpoint."""
+        for line in Path(f"/proc/{pid}/maps").read_text().splitlines():
+            if line.endswith(self.path) and "x" in line.split()[1]:
+                start, end = (int(each, 16) for each in line.split()[0].split("-"))
+                offset = int(line.split()[2], 16)
+                in_file = Path(self.path).read_bytes()[offset:][: end - start]
+                with Path(f"/proc/{pid}/mem").open("rb") as memory:
+                    memory.seek(start)
+                    return memory.read(len(in_file)) != in_file
+        raise AssertionError(f"process {pid} does not run {self.path}")
 
     def held(self) -> dict[str, int]:
         """Memory, files, threads, programs, maps and probes of the agent; what its kernel has."""
@@ -62,9 +97,15 @@ class Counted:
         return found
 
     def close(self) -> None:
-        if self.lab._connection.lost is None:
-            self.lab.run(["rm", "-r", self.folder])
         self.lab.close()
+        if self.lab.target == "local":  # a guest's went with it
+            shutil.rmtree(self.folder, ignore_errors=True)  # closed twice
+
+
+def qemu_of(lab: Lab) -> int:
+    """The process id of a lab's QEMU, which its keeper has started."""
+    keeper = lab._connection._transport._guest._keeper.pid  # type: ignore[attr-defined]
+    return int(Path(f"/proc/{keeper}/task/{keeper}/children").read_text().split()[0])
 
 
 def own_files() -> int:

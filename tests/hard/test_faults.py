@@ -1,23 +1,26 @@
 """Faults: the error has a name, rows so far are kept, nothing stays attached, the next cell works.
 
-A killed agent is in `tests/contract/test_endings.py`, a full disk under a recording in
-`test_recordings.py`, a misbehaving agent in `tests/unit/test_connection.py`.
+A killed notebook is in `tests/contract/test_endings.py`; the guest's faults are in
+`test_guest_faults.py`.
 """
 
 from __future__ import annotations
 
 import io
+import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from counting import Counted
+from counting import COUNTER, Counted
 
 import ebpflab
 from ebpflab.agent import wire
+from ebpflab.errors import ConnectionLost, TargetError, WireError
 
 Counting = Callable[[str], Counted]
 local = pytest.mark.local
@@ -37,6 +40,45 @@ def test_an_agent_that_stood_still_for_ten_seconds_has_lost_nothing(
     assert it.lab.run(["/bin/sh", "-c", script]).returncode == 0
     assert (it.rows(), it.prog["seen"].lost) == (1009, 0)
     assert it.calls(2) == 1011
+
+
+KILLED, ODD = (ConnectionLost, "was killed by signal 9"), (WireError, "not our protocol")
+# What the agent's end of the wire says, and the error that comes of it.
+BROKEN: dict[str, tuple[bytes, tuple[type[TargetError], str]]] = {
+    "nothing more": (b"", KILLED),
+    "a frame cut in the middle": (wire.HEADER.pack(1000, wire.BATCH) + b"cut", KILLED),
+    "garbage": (b"GET / HTTP/1.1\r\n\r\n", ODD),
+    "a giant length": (wire.HEADER.pack(0xFFFFFFFF, wire.CONTROL), ODD),
+}
+
+
+@local
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_wire_that_breaks_is_named_and_rows_stay_and_nothing_else(
+    counted: Counting, name: str
+) -> None:
+    said, (error, why) = BROKEN[name]
+    it = counted("local")
+    with it.staying() as pid:
+        assert it.calls(7) == 7
+        assert it.is_probed(pid)
+        _say_in_its_place(it, said)
+        if error is ConnectionLost:
+            os.kill(it.lab.agent_pid, signal.SIGKILL)
+        for ask in (lambda: it.lab.run(["true"]), lambda: it.lab.load(COUNTER)):
+            with pytest.raises(error, match=why):
+                ask()
+        assert it.rows() == 7
+        assert not it.is_probed(pid)
+    assert counted("local").calls(3) == 3
+
+
+def _say_in_its_place(it: Counted, data: bytes) -> None:
+    """Write to the pipe that the agent writes to, while it is silent."""
+    pipe = Path(f"/proc/self/fd/{it.lab._connection._transport.reader}").readlink()
+    (end,) = (fd for fd in Path(f"/proc/{it.lab.agent_pid}/fd").iterdir() if fd.readlink() == pipe)
+    with end.open("wb") as file:
+        file.write(data)
 
 
 AGENT = str(Path(wire.__file__).parent)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -60,6 +61,43 @@ def test_a_perf_map_of_another_user_is_left_alone(perf_map: Path) -> None:
     perf_map.write_text("1000 10 work\n")
     os.chown(perf_map, 65534, 65534)
     assert read(perf_map) == []
+
+
+# What BCC's parser may make of an argument: registers and numbers, and nothing of the note's text.
+_PLACE = r"ctx->\w+ \+ \(-?\d+\)|PT_REGS_IP\(ctx\) \+ \(-?\d+LL\)"
+_READ = re.compile(
+    r"argument = \([su]\d+\)-?\d+LL;"
+    r'|argument = \([su]\d+\)ctx->\w+; __asm__ __volatile__\("" ::: "memory"\);'
+    rf"|\{{ [su]\d+ value = 0; u64 at = (?:{_PLACE})(?: \+ ctx->\w+ \* \d+)?;"
+    r' __asm__ __volatile__\("" ::: "memory"\);'
+    r" bpf_probe_read_user\(&value, sizeof\(value\), \(void \*\)at\); argument = value; \}"
+)
+ARGUMENTS = [
+    *("-4@%edi", "8@-16(%rbp)", "4@$-5", "-4@(%rax,%rbx,4)", "2@12(%rdx,%rcx,2)"),
+    *('-4@%edi"); bpf_trace_printk("out', "4@%edi;return", "4@$5;out()", "8@%rax+out()"),
+    *("4@%" + "a" * 999, "99@%edi", "4@$0x7/**/", "-4@out(%rip)", "4@(%rax,%rbx,out)", "@", "%n%n"),
+    *("-4@-2147483649(%rbp)", "4@$99999999999999999999", "4@8(%rip)", "\xff@\xff", "4@%edi\n#x"),
+]
+
+
+@pytest.mark.parametrize("text", ARGUMENTS)
+def test_an_argument_of_a_probe_becomes_a_place_and_never_c(
+    agent: None, tmp_path: Path, text: str
+) -> None:
+    """What a note says of its arguments was written by whoever made the file."""
+    import usdt
+    from faults import Fault
+
+    path = tmp_path / "program"
+    path.write_bytes(fuzz._probe_elf(text.encode()))
+    try:
+        found = list(usdt._arguments(str(path), "p:n"))
+    except Fault:
+        return
+    for _, reads in found:
+        for read in reads:
+            assert _READ.fullmatch(read), read
+    assert text not in ARGUMENTS[:5] or [len(reads) for _, reads in found] == [1]
 
 
 def test_a_tracepoint_is_no_path(
