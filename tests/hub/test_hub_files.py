@@ -92,7 +92,7 @@ def test_chapters_are_copied_with_the_rights_of_the_student(
 
     homes = Path(tempfile.mkdtemp(dir=tmp_path))
     for folder in (homes, *homes.parents):
-        if os.stat(folder).st_uid == 0 and folder.is_relative_to(Path(tempfile.gettempdir())):
+        if folder.stat().st_uid == 0 and folder.is_relative_to(Path(tempfile.gettempdir())):
             folder.chmod(folder.stat().st_mode | 0o011)
     student = FIRST_USER_ID + 9_999
     spawner: Any = SimpleNamespace(home_dir=str(homes / "ada"), student_id=student)
