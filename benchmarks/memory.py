@@ -3,12 +3,14 @@
 A program that calls ``read`` 1,000 times a second is traced, a hundred records of 40 bytes a call
 (a probe for each of them would keep a core busy by itself); the stream keeps a million rows, and
 every ten seconds new ones are collected and let go. Meanwhile the anonymous memory of the agent
-and of this process, which is as a notebook's, is looked at, and at the end its slope is told, by
-least squares over the time after the first minute. Takes root.
+and of this process, which is as a notebook's, is looked at, and what malloc has in use of this
+process's: the rest is free, and kept for the next DataFrame. At the end slopes are told, by least
+squares over the time after the first minute. Takes root.
 """
 
 from __future__ import annotations
 
+import ctypes
 import os
 import subprocess
 import sys
@@ -49,6 +51,22 @@ def memory_bytes(pid: int) -> int:
     return int(status[status.index("RssAnon:") + 1]) << 10
 
 
+class _MallInfo(ctypes.Structure):
+    _fields_ = [
+        (name, ctypes.c_size_t)
+        for name in ("arena", "ordblks", "smblks", "hblks", "hblkhd")
+        + ("usmblks", "fsmblks", "uordblks", "fordblks", "keepcost")
+    ]
+
+
+def malloc_bytes() -> int:
+    """What is allocated and not freed, large blocks included. Source: mallinfo2(3)."""
+    libc = ctypes.CDLL(None)
+    libc.mallinfo2.restype = _MallInfo
+    found = libc.mallinfo2()
+    return int(found.hblkhd) + int(found.uordblks)
+
+
 def main() -> None:
     seconds = int(sys.argv[1]) if len(sys.argv) > 1 else 1200
     with tempfile.TemporaryDirectory() as folder, Lab("local") as lab:
@@ -62,27 +80,25 @@ def main() -> None:
             pids = {"agent": lab.agent_pid, "notebook": os.getpid()}
             used = {name: cpu_seconds(pid) for name, pid in pids.items()}
             collected, began = 0, time.monotonic()
-            samples: list[tuple[float, int, int]] = []
+            samples: list[tuple[float, int, int, int]] = []
             while (now := time.monotonic() - began) < seconds - EVERY_SECONDS:
                 collected += len(calls.collect(seconds=EVERY_SECONDS))
                 agent, notebook = (memory_bytes(pid) for pid in pids.values())
-                samples.append((now, agent, notebook))
+                samples.append((now, agent, notebook, malloc_bytes()))
             elapsed = time.monotonic() - began
             cpu = {name: (cpu_seconds(pid) - used[name]) / elapsed for name, pid in pids.items()}
             work.stop()
             print(f"{elapsed:.0f} s: {collected / elapsed:,.0f} events/s collected,", end=" ")
             print(f"{calls.lost:,} of {calls.arrived + calls.lost:,} lost")
     for minute in range(0, len(samples), 60 // EVERY_SECONDS):
-        _, agent, notebook = samples[minute]
-        print(f"minute {minute * EVERY_SECONDS // 60}: {agent / 2**20:.1f}, {notebook / 2**20:.1f}")
+        mib = ", ".join(f"{size / 2**20:.1f}" for size in samples[minute][1:])
+        print(f"minute {minute * EVERY_SECONDS // 60}: {mib}")
     warm = np.array([each for each in samples if each[0] >= WARM_SECONDS])
-    for name, column in (("agent", 1), ("notebook", 2)):
+    for column, name in enumerate(("agent", "notebook", "in use in the notebook"), 1):
         slope, _ = np.polyfit(warm[:, 0], warm[:, column], 1)
         least, most = warm[:, column].min() / 2**20, warm[:, column].max() / 2**20
-        print(
-            f"{name}: {least:.1f} to {most:.1f} MiB, {slope * 3600 / 2**20:+.2f} MiB an hour,"
-            f" {cpu[name]:.1%} of a core"
-        )
+        print(f"{name}: {least:.1f} to {most:.1f} MiB, {slope * 3600 / 2**20:+.2f} MiB an hour")
+    print(", ".join(f"{name}: {share:.1%} of a core" for name, share in cpu.items()))
 
 
 main()
