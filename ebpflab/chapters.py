@@ -1,7 +1,9 @@
 """Recording a chapter: it runs from top to bottom on a real kernel, and its wire is kept.
 
 Recordings are kept per chapter, beside `ebpflab.replay`. One is *stale* when a cell that asked
-something is not in the notebook any more as it was; prose, plots and answers may change.
+something is not in the notebook any more as it was; prose, plots and answers may change. That a
+new cell asks for something shows when it is played (tests/notebooks/test_replay.py): record it by
+name.
 """
 
 from __future__ import annotations

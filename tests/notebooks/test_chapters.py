@@ -64,13 +64,22 @@ def test_00_counts_thirteen_starts_and_none_after_detaching(check: Chapter) -> N
     assert "Linux 6." in check.text("run")
 
 
-def test_00_the_exercise_knows_right_from_wrong(check: Chapter) -> None:
-    assert check.text("exercise-check").count("no answer yet") == 2
-    needed = ["lab", "source", "load", "exercise-setup", "exercise-answer", "exercise-check"]
-    for answer, verdict in [("1, 'n + 1'", "right: "), ("'n', 'n'", "not yet: ")]:
-        changed = {"exercise-answer": f"names, paths = {answer}"}
+def test_00_the_exercises_know_right_from_wrong(check: Chapter) -> None:
+    assert check.text("exercise-1-check").count("no answer yet") == 2
+    assert "when the shell begins?" in check.text("exercise-2-check")
+    needed = ["lab", "source", "load", "exercise-1-setup"]
+    needed += [f"exercise-{cell}" for cell in ("1-answer", "1-check", "2-answer", "2-check")]
+    for answer, call, verdict in [
+        ("1, 'n + 1'", "chdir", "right: "),
+        ("'n', 'n'", "execveat", "not yet: "),
+    ]:
+        changed = {
+            "exercise-1-answer": f"names, paths = {answer}",
+            "exercise-2-answer": f'my_event = lab.syscall_name("{call}")',
+        }
         answered = run("00-check-your-machine", changed, only=needed)
-        assert answered.text("exercise-check").count(verdict) == 2
+        assert answered.text("exercise-1-check").count(verdict) == 2
+        assert verdict in answered.text("exercise-2-check")
 
 
 def test_00_closes_its_lab(check: Chapter) -> None:
