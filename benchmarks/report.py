@@ -49,7 +49,7 @@ _COLOURS = {
 }
 
 _HOW = """\
-Written by `make bench` ([benchmarks/](../benchmarks/)), which is the only way that this page is
+Written by `make bench` (`benchmarks/`), which is the only way that this page is
 changed. Contenders take turns, and a figure is the median of its rounds; a ratio is the median of
 the ratios within a round. What else the machine did meanwhile is told by its load average.
 

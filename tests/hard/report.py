@@ -15,7 +15,7 @@ PAGE = fuzz.REPOSITORY / "docs" / "hard-life.md"
 HEAD = """# A hard life
 
 What happens to a lab when the agent, the guest, the disk, the wire or the notebook fails, and what
-is left of it then. Written by `make hard`; the tests are in [tests/hard/](../tests/hard/), and run
+is left of it then. Written by `make hard`; the tests are in `tests/hard/`, and run
 in a shorter form with every `make test`. Who could do harm on purpose is in
 [security.md](security.md).
 """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 import tomllib
@@ -147,3 +148,16 @@ def test_no_two_test_files_share_a_name() -> None:
     names = [path.name for path in (REPOSITORY / "tests").rglob("*.py")]
     twice = {name for name in names if names.count(name) > 1} - {"conftest.py"}
     assert twice == set()
+
+
+PAGES = [str(page.relative_to(REPOSITORY)) for page in sorted(REPOSITORY.glob("docs/*.md"))]
+
+
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", *PAGES])
+def test_links_lead_to_files(page: str) -> None:
+    path = REPOSITORY / page
+    linked = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", path.read_text())
+    missing = [link for link in linked if not (path.parent / link).exists()]
+    # Sphinx, which makes a book of docs/, knows files alone.
+    folders = [link for link in linked if page in PAGES and (path.parent / link).is_dir()]
+    assert (missing, folders) == ([], [])
