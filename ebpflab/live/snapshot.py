@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import html
 import io
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import IPython.display
@@ -25,6 +26,9 @@ from ebpflab.plots import canvas
 
 _VIEW = "application/vnd.jupyter.widget-view+json"
 _EMPTY = {"text/html": "", "text/plain": ""}
+# One thread draws for all views: matplotlib opens its fonts for each thread that does, and keeps
+# 64 of them open.
+_ARTIST = ThreadPoolExecutor(1, "ebpflab artist")
 _STYLE = """<style>
 body:has(.ebpflab-live[data-key="{key}"]) .ebpflab-picture[data-key="{key}"] {{ display: none; }}
 .jp-OutputArea:has(.ebpflab-picture) .jp-OutputArea-output.jupyter-widgets:not(:has(*)) {{
@@ -53,7 +57,7 @@ class Picture:
         self, source: Source, frame: Frame, rows: pd.DataFrame, kind: str, window_s: int
     ) -> None:
         """Renew the picture."""
-        png = draw(source, frame, kind, window_s)
+        png = _ARTIST.submit(draw, source, frame, kind, window_s).result()
         encoded = base64.b64encode(png).decode()
         table = rows.to_html(index=False, border=0) if len(rows) else ""
         page = (

@@ -75,8 +75,10 @@ class Live(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no types
         cells.retire()
         program.attach_again()  # what an earlier view detached, for instance of this cell
         self._source, self._program, self._sync = source, program, sync
+        self._name, self._totals = source.name, source.totals
         self._history = History(source.buckets)
         self._over, self._lock, self._ended = threading.Event(), threading.RLock(), False
+        self._closing = False
         self._over.set()  # no thread yet
         self._drawing = threading.Lock()
         self._looked_s = self._drawn_s = self._seen_s = time.monotonic()
@@ -122,23 +124,25 @@ class Live(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no types
     @property
     def events(self) -> int:
         """How many events it has seen arrive; of a table, the sum of its counts."""
-        return self._source.totals[0]
+        return (self._totals if self._ended else self._source.totals)[0]
 
     @property
     def lost(self) -> int | None:
         """How many were lost; None of a table, where the kernel counts and sends nothing."""
-        return self._source.totals[1]
+        return (self._totals if self._ended else self._source.totals)[1]
 
     # -- what the buttons do -----------------------------------------------------------------
 
     def start(self) -> None:
         """Attach the program again, if it was detached, and go on drawing."""
+        self._refuse_if_ended()
         self._said = ""
         self._program.attach_again()
         self._begin()
 
     def stop(self) -> None:
         """Detach the program. The picture stays as it is at this moment."""
+        self._refuse_if_ended()
         self._program.detach()
         self._sync()
         self._tick()
@@ -152,7 +156,7 @@ class Live(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no types
         ended would reach nobody who executes a notebook.
         """
         with self._lock:
-            first, self._ended = not self._ended, True
+            first, self._closing = not self._closing, True
         if first:
             self._leave()
         if threading.current_thread() is not self._thread:
@@ -164,10 +168,32 @@ class Live(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no types
             self._draw()
             self._picture.close_view()
         Live._alive.discard(self)
-        for widget in (*self.children[0].children, self.children[0], self.view):
-            widget.close()
-        super().close()
+        self._close_widgets()
+        self._let_go()
         self._listen_to_cells("unregister")  # last, so that a cell that ends meanwhile waits
+
+    def _let_go(self) -> None:
+        """Forget what it has drawn: a box may hold this view as long as the notebook lives."""
+        with self._drawing, self._lock:
+            self._totals, self._moved, self._ended = self._source.totals, False, True
+            del self._source, self._program, self._sync, self._history
+
+    def _refuse_if_ended(self) -> None:
+        if self._closing:
+            raise errors.ProgramError("This view has ended. `.live()` makes a new one.")
+
+    def _close_widgets(self) -> None:
+        """ipywidgets keeps each widget, shown or not, and all that it refers to, until its close;
+        layouts and styles are widgets of their own."""
+        controls = (self.start_button, self.stop_button, self.window, self.rate)
+        box = self.children[0]
+        for widget in (*controls, self.picture, self.column, box, self.view):
+            widget.layout.close()
+            widget.close()
+        for control in (*controls, self.picture, self.column):
+            control.style.close()
+        self.layout.close()
+        super().close()
 
     # -- the thread --------------------------------------------------------------------------
 
@@ -249,11 +275,15 @@ class Live(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no types
     def _refresh(self) -> None:
         """A control was moved: the picture changes even when nothing arrives."""
         with self._lock:
+            if self._ended:
+                return
             self._moved = True
             self._send(bool(self._program.attached))
 
     def _choose(self, change: dict[str, Any]) -> None:
         with self._lock:
+            if self._ended:
+                return
             self._source.column = change["new"]
             self._history.forget_counts()
         self._refresh()
@@ -262,19 +292,22 @@ class Live(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no types
         """Nobody looks any more: end the thread, and detach unless another view is there."""
         self._over.set()
         others = (each for each in Live._alive if each is not self and not each._over.is_set())
-        if self._program.closed or any(each._program is self._program for each in others):
+        if self._program.closed or any(each._watches(self._program) for each in others):
             return
         try:
             self._program.detach()
         except errors.EbpflabError:
             pass  # the agent is gone, and with it the probes
 
+    def _watches(self, program: Traced) -> bool:
+        return not self._ended and self._program is program
+
     # -- what the page and the notebook say --------------------------------------------------
 
     def _hear(self, _: Any, content: dict[str, Any], __: Any) -> None:
         self._seen_s = time.monotonic()
         self._gone_s = self._seen_s if content.get("say") == "gone" else None
-        if content.get("say") == "here" and not self._ended:
+        if content.get("say") == "here" and not self._closing:
             self._begin()
             self._refresh()
 
@@ -299,7 +332,7 @@ class Live(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no types
     def _cell_ends(self, _: Any) -> None:
         """Comes before the cell is done, so that whoever executes it gets the picture."""
         self._seen_s, self._busy = time.monotonic(), False
-        if self._program.closed:
+        if self._closing or self._program.closed:
             self.close()
         else:
             self._draw()
@@ -327,5 +360,5 @@ class Live(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no types
             self._picture.show_view(self.model_id, repr(self))
 
     def __repr__(self) -> str:
-        state = "ended" if self._ended else "running" if self._program.attached else "stopped"
-        return f"<Live view of {self._source.name!r}: {state}>"
+        state = "ended" if self._closing else "running" if self._program.attached else "stopped"
+        return f"<Live view of {self._name!r}: {state}>"

@@ -41,14 +41,16 @@ def test_each_event_is_counted_once_and_stays_to_be_collected(lab: Lab, program:
         lab.run([program, "1009"])
         views[0].stop()
         assert (prog.attached, probes(lab)) == ([], 0)
-        for view in views:
+        sources = [view._source for view in views]
+        histories = [view._history for view in views]
+        for view, source in zip(views, sources, strict=True):
             view.close()
-            assert view._source.totals[0] == 1009
-        for view in views[:2]:
-            frame = view._history.frame(120)
+            assert view.events == source.totals[0] == 1009
+        for history in histories[:2]:
+            frame = history.frame(120)
             assert frame.first == 1 and list(frame.counts.sum(axis=0)) == LOG2_OF_0_TO_1008
-        assert len(views[2]._source.newest()) == 10
-        assert list(views[0]._source.newest()["size_bytes"]) == [*range(1008, 998, -1)]
+        assert len(sources[2].newest()) == 10
+        assert list(sources[0].newest()["size_bytes"]) == [*range(1008, 998, -1)]
         assert len(prog["calls"].collect()) == 1009
     assert not [each for each in threading.enumerate() if each.name == "ebpflab live"]
 

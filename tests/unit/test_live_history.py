@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import threading
+import weakref
 from collections.abc import Iterator
 
+import ipywidgets
 import numpy as np
 import pandas as pd
 import pytest
@@ -14,7 +17,7 @@ from hypothesis import strategies as st
 from ebpflab import frames
 from ebpflab.agent.wire import stride
 from ebpflab.btf import Column
-from ebpflab.errors import ConnectionLost
+from ebpflab.errors import ConnectionLost, ProgramError
 from ebpflab.live import Live, snapshot
 from ebpflab.live.history import MOST_POINTS, History
 from ebpflab.live.sources import Look, StreamSource, TableSource, log2_counts, log2_label, numeric
@@ -196,22 +199,45 @@ def test_a_bar_keeps_its_height_while_time_goes_on() -> None:
 
 
 def test_stop_detaches_and_start_attaches(live: Live) -> None:
+    program = live._program
     live.stop()
-    assert live._program.attached == [] and live.start_button.disabled is False
+    assert program.attached == [] and live.start_button.disabled is False
     assert "stopped" in repr(live)
     live.start_button.click()
-    assert live._program.attached and live._program.log == ["attach", "detach", "attach"]
+    assert program.attached and program.log == ["attach", "detach", "attach"]
     live.close()
     live.close()
-    assert live._program.log[3:] == ["detach"] and "ended" in repr(live)
+    assert program.log[3:] == ["detach"] and "ended" in repr(live)
+    for action in (live.start, live.stop):
+        with pytest.raises(ProgramError, match="This view has ended"):
+            action()
 
 
 def test_two_views_of_one_program_end_one_after_the_other(live: Live) -> None:
-    other = Live(StreamSource(Arrived(), None), live._program)
+    program = live._program
+    other = Live(StreamSource(Arrived(), None), program)
     other.close()
-    assert live._program.attached
+    assert program.attached
     live.close()
-    assert not live._program.attached
+    assert not program.attached
+
+
+def test_a_view_that_has_ended_keeps_nothing() -> None:
+    """ipywidgets keeps a box, and all that is in it, as long as nobody closes it."""
+    before = set(ipywidgets.widgets.widget._instances)
+    live = Live(StreamSource(Arrived(), None), Traced())
+    box = ipywidgets.HBox([live])
+    live.window.value = live.rate.value = 10  # moved while it runs
+    kept = [weakref.ref(each) for each in (live._source, live._program, live._history)]
+    live.close()
+    live.window.value = 30
+    gc.collect()
+    assert [each() for each in kept] == [None] * 3
+    assert live in box.children and live.events == 0
+    layout = box.layout
+    for widget in (box, layout):
+        widget.close()
+    assert set(ipywidgets.widgets.widget._instances) == before
 
 
 class SlowPicture:
