@@ -258,7 +258,7 @@ class EventSource(ABC):
         with self._arrived:
             while rows is None or self._rows - self._taken < rows:
                 if self._connection.lost is not None:
-                    raise self._connection.lost
+                    raise self._connection.gone()
                 left = _WAIT_STEP_SECONDS if deadline is None else deadline - time.monotonic()
                 if left <= 0:
                     return

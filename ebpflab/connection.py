@@ -101,6 +101,12 @@ class Connection:
         """Why the agent is gone, or None while it is there."""
         return self._lost
 
+    def gone(self) -> errors.TargetError:
+        """`lost`, to be raised once more: else each time would add its frames to the error, which
+        lives as long as the lab."""
+        assert self._lost is not None
+        return self._lost.with_traceback(None)
+
     def request(self, op: str, *, c_source: str = "", **fields: Any) -> Answer:
         """Ask, and wait for the answer. ``c_source`` is what a fault may point into.
 
@@ -113,7 +119,7 @@ class Connection:
             # Looked at after the future can be found, so that whoever gives up finds it or we
             # find that they did.
             if self._lost is not None:
-                raise self._lost
+                raise self.gone()
             self._transport.asking(ident)
             self._outgoing.put(frame)
             answer = future.result()

@@ -72,9 +72,12 @@ def test_a_request_under_way_learns_of_the_end() -> None:
 
     connection = Connection(FakeTransport(agent))
     connection.hello()
-    for _ in range(2):  # the request that was waiting, and every later one
-        with pytest.raises(errors.ConnectionLost, match="eaten"):
+    depths = []
+    for _ in range(5):  # the request that was waiting, and every later one
+        with pytest.raises(errors.ConnectionLost, match="eaten") as raised:
             connection.request("load")
+        depths.append(len(raised.traceback))
+    assert len(set(depths[1:])) == 1, "one error is raised each time, and must not grow"
 
 
 def test_blobs_and_batches_reach_whoever_waits_for_them() -> None:
