@@ -166,8 +166,8 @@ class FlameGraph:
         assets = resources.files("ebpflab.plots") / "assets"
         page = (assets / "flame_graph.html").read_text(encoding="utf-8")
         script = (assets / "d3-flame-graph.min.js").read_text(encoding="utf-8")
-        # In a script of a page, "</" would end it.
-        data = json.dumps(facts, ensure_ascii=False, separators=(",", ":")).replace("</", "<\\/")
+        # In a script of a page, "</script" would end it, and "<!--" open what hides its end.
+        data = json.dumps(facts, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
         parts = {"TITLE": html.escape(self.title), "SCRIPT": script, "DATA": data}
         for name, text in parts.items():
             page = page.replace(f"@{name}@", text)

@@ -65,8 +65,8 @@ class Picture(Figure):
         width, height = (inches * _SHOWN_DPI for inches in self.get_size_inches())
         png = base64.b64encode(file.getvalue()).decode()
         boxes = "".join(self._box(spot, width, height) for spot in self.spots[:_MOST_SPOTS])
-        # "</" would end the script element, wherever in a string it stands
-        data = json.dumps(table).replace("</", "<\\/")
+        # "</script" would end the script element, and "<!--" open what hides its end
+        data = json.dumps(table).replace("<", "\\u003c")
         rows = f'<div></div><script type="application/json">{data}</script>'
         hint = "Click a bar to see its rows." if table else "Point at the picture for numbers."
         over = (
