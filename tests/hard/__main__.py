@@ -3,8 +3,9 @@
     faults    the tests of this folder, with a thousand cycles and 200 interrupts
     fuzz      atheris on each target, for so many minutes in all
     soak      every chapter again and again in one guest, for so many minutes
+    replay    the same of the chapters' recordings: many more rounds, of the notebook's half alone
 
-    python tests/hard [faults] [fuzz MINUTES] [soak MINUTES]
+    python tests/hard [faults] [fuzz MINUTES] [soak MINUTES] [replay MINUTES]
 
 Each part leaves its figures in build/hard; the page is written from those that are there.
 """
@@ -25,19 +26,19 @@ import soak
 
 HERE = Path(__file__).parent
 FIGURES = fuzz.REPOSITORY / "build" / "hard"
-MINUTES = {"fuzz": 14.0, "soak": 30.0}
+MINUTES = {"fuzz": 14.0, "soak": 30.0, "replay": 10.0}
 
 
 def main(words: list[str]) -> int:
     FIGURES.mkdir(parents=True, exist_ok=True)
     failed = False
-    left = words or ["faults", "fuzz", "soak"]
+    left = words or ["faults", *MINUTES]
     while left:
         part = left.pop(0)
         minutes = MINUTES.get(part, 0)
         if left and left[0].replace(".", "").isdigit():
             minutes = float(left.pop(0))
-        failed |= {"faults": _faults, "fuzz": _fuzz, "soak": _soak}[part](minutes)
+        failed |= PARTS[part](minutes)
         report.write(FIGURES)
     return int(failed)
 
@@ -73,6 +74,13 @@ def _soak(minutes: float) -> bool:
     _keep("soak", soak.soak(minutes, lambda text: print(text, flush=True)))
     return False
 
+
+def _replay(minutes: float) -> bool:
+    _keep("replay", soak.soak(minutes, lambda text: print(text, flush=True), replay=True))
+    return False
+
+
+PARTS = {"faults": _faults, "fuzz": _fuzz, "soak": _soak, "replay": _replay}
 
 if __name__ == "__main__":
     sys.exit(main(sys.argv[1:]))

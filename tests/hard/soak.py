@@ -1,10 +1,11 @@
-"""Every chapter, again and again, in one guest: does anything grow?
+"""Every chapter, again and again: does anything grow?
 
-A notebook kernel runs the code cells of all chapters, in order, with one lab for all of them. After
-each chapter everything of it is closed, and what is left is counted, on both sides of the wire:
-memory, open files and threads of the notebook and of the agent, and the BPF programs, maps and
-links that the guest's kernel holds (BPF_PROG_GET_NEXT_ID and its kin, bpf(2)). A slope is a
-straight line through the samples of the same chapters from the second round on: the first one
+A notebook kernel runs the code cells of all chapters, in order, with one lab in a guest for all of
+them; or with a lab for each that plays its recording, which takes seconds, so that there are many
+rounds. After each chapter everything of it is closed, and what is left is counted, on both sides
+of the wire: memory, open files and threads of the notebook and of the agent, and the BPF programs,
+maps and links that the guest's kernel holds (BPF_PROG_GET_NEXT_ID and its kin, bpf(2)). A slope is
+a straight line through the samples of the same chapters from the second round on: the first one
 fills caches.
 """
 
@@ -25,7 +26,6 @@ REPOSITORY = Path(__file__).parents[2]
 _CELL_SECONDS = 600
 
 ONE_LAB = r"""
-import gc, json, os
 import ebpflab
 
 class OneLab(ebpflab.Lab):
@@ -79,48 +79,61 @@ found["kernel_slab_kib"] = int(memory["SUnreclaim"].split()[0])
 print(json.dumps(found))
 """
 
+PLAY = """
+import os
+os.environ.update(EBPFLAB_TARGET="replay", JPY_SESSION_NAME={chapter!r})
+"""
+
 CLEAN = r"""
-import gc, matplotlib.pyplot
+import matplotlib.pyplot
 matplotlib.pyplot.close("all")
 get_ipython().run_line_magic("reset", "-f in out")
 get_ipython().run_line_magic("reset", "-f")
-import ebpflab
-ebpflab.Lab().close()
+import gc
 gc.collect()
 """
 
-SAMPLE = f"""
-import json, os
-count = {COUNT!r}
-lab = ebpflab.Lab()
-agent = json.loads(lab.run(["/usr/bin/python3", "-c", count, str(lab.agent_pid)]).stdout)
+SAMPLE = """
+import json, os, ipywidgets
 status = dict(line.split(":", 1) for line in open("/proc/self/status"))
-notebook = {{"memory_kib": int(status["VmRSS"].split()[0]), "threads": int(status["Threads"]),
-            "files": len(os.listdir("/proc/self/fd"))}}
-print(json.dumps({{"agent": agent, "notebook": notebook}}))
+notebook = {"memory_kib": int(status["VmRSS"].split()[0]), "threads": int(status["Threads"]),
+            "files": len(os.listdir("/proc/self/fd")),
+            "widgets": len(ipywidgets.widgets.widget._instances)}
+print(json.dumps({"notebook": notebook}))
+"""
+SAMPLE_BOTH = f"""
+import json, ebpflab
+lab = ebpflab.Lab()
+lab.close()
+count = {COUNT!r}
+agent = json.loads(lab.run(["/usr/bin/python3", "-c", count, str(lab.agent_pid)]).stdout)
+{SAMPLE}
+print(json.dumps({{"notebook": notebook, "agent": agent}}))
 """
 
 
-def soak(minutes: float, say: Callable[[str], None]) -> dict[str, Any]:
+def soak(minutes: float, say: Callable[[str], None], *, replay: bool = False) -> dict[str, Any]:
     """Rounds over all chapters for so long, at least two; every sample."""
     manager, client = start_new_kernel(cwd=str(REPOSITORY / "notebooks"))
     samples: list[dict[str, Any]] = []
     began, number = time.monotonic(), 0
     chapters = sorted((REPOSITORY / "notebooks").glob("*.ipynb"))
     try:
-        _run(client, ONE_LAB)
+        if not replay:
+            _run(client, ONE_LAB)
         while number < 2 or time.monotonic() - began < 60 * minutes:
             number += 1
             for chapter in chapters:
+                if replay:
+                    _run(client, PLAY.format(chapter=f"notebooks/{chapter.name}"))
                 for cell in nbformat.read(chapter, as_version=4).cells:
                     if cell.cell_type == "code":
                         _run(client, cell.source)
                 _run(client, CLEAN)
-                found = json.loads(_run(client, SAMPLE).splitlines()[-1])
+                found = json.loads(_run(client, SAMPLE if replay else SAMPLE_BOTH).splitlines()[-1])
                 found.update(round=number, chapter=chapter.stem, seconds=time.monotonic() - began)
                 samples.append(found)
                 say(json.dumps(found))
-        _run(client, "ebpflab.Lab()._connection.close()")
     finally:
         client.stop_channels()
         manager.shutdown_kernel(now=True)
@@ -149,7 +162,7 @@ def slopes(samples: list[dict[str, Any]]) -> list[tuple[str, str, float, float, 
     """
     rows = []
     last = samples[-1]["round"]
-    for side in ("notebook", "agent"):
+    for side in (name for name in ("notebook", "agent") if name in samples[0]):
         for measure in samples[0][side]:
             values: dict[str, list[float]] = {}
             for sample in samples:
