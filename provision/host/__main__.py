@@ -112,7 +112,6 @@ def prepare(goal: str) -> None:
     if goal == "course":
         packages.ensure(packages.FOR_GRADING)
     if goal == "hub":
-        packages.ensure(packages.FOR_HUB)
         install_proxy()
     if goal == "lab":
         server.serve(REPOSITORY)
@@ -168,6 +167,8 @@ def install_proxy() -> None:
     """The hub's proxy, into hub/node_modules."""
     if (REPOSITORY / "hub/node_modules/.bin/configurable-http-proxy").exists():
         return
+    if not shutil.which("npm"):  # Node from elsewhere brings its own, and bars Debian's
+        packages.ensure(packages.FOR_HUB)
     say("Installing the hub's proxy, by npm.")
     npm = ["npm", "install", "--no-fund", "--no-audit", "--prefix", "hub", PROXY]
     if subprocess.run(npm).returncode != 0:

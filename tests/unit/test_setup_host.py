@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -280,6 +281,19 @@ def test_the_book_alone_goes_on_without_a_guest(
     else:
         main.prepare(goal)
         assert "no mmdebstrap\n==> So the book is made of" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("npm", [None, "/opt/node/bin/npm"])
+def test_node_of_another_source_is_left_as_it_is(
+    main: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, npm: str | None
+) -> None:
+    installed: list[Any] = []
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(main.shutil, "which", lambda name: npm)
+    monkeypatch.setattr(main.packages, "ensure", lambda wanted: installed.extend(wanted))
+    monkeypatch.setattr(main.subprocess, "run", lambda command: SimpleNamespace(returncode=0))
+    main.install_proxy()
+    assert [package.name for package in installed] == ([] if npm else ["nodejs", "npm"])
 
 
 def test_the_checks_are_read_without_the_package(main: ModuleType) -> None:
