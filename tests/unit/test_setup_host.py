@@ -288,7 +288,7 @@ def test_node_of_another_source_is_left_as_it_is(
     main: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, npm: str | None
 ) -> None:
     installed: list[Any] = []
-    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(main, "REPOSITORY", tmp_path)
     monkeypatch.setattr(main.shutil, "which", lambda name: npm)
     monkeypatch.setattr(main.packages, "ensure", lambda wanted: installed.extend(wanted))
     monkeypatch.setattr(main.subprocess, "run", lambda command: SimpleNamespace(returncode=0))
