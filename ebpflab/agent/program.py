@@ -61,6 +61,10 @@ _FUNCTION_TYPES = {
 # Source, clang's flags, what reads USDT arguments, headers that were named: what makes a program.
 Key = Tuple[str, List[str], str, Optional[str]]
 _compiler = guarded.Guard()
+_GAVE_UP = "LLVM gave up on the program"
+# What clang printed of those, by their code: each costs a thread, and some 45 MB, for good, and the
+# cell is run again.
+_given_up: Dict[Tuple[str, ...], str] = {}
 os.environ.setdefault("BCC_PROBE_LIMIT", "1000000")  # we count nothing of ours against it
 
 
@@ -87,7 +91,7 @@ def _bcc_call(function: Callable[[], Any]) -> Tuple[Any, Optional[str], str]:
         try:
             return function(), None, printed.since(mark)
         except guarded.Lost:
-            return None, "LLVM gave up on the program", printed.since(mark)
+            return None, _GAVE_UP, printed.since(mark)
         except (Exception, SystemExit) as error:  # BCC calls sys.exit on some errors
             return None, str(error), printed.since(mark)
 
@@ -132,11 +136,17 @@ class Program:
 
     def _compile(self, code: Instrumented, cflags: List[str], readers: str) -> Optional[str]:
         """Let BCC compile; what it complains of, or None."""
+        tried = (code.text, *code.cflags, *cflags, readers, str(self.key[3]))
+        if tried in _given_up:
+            self.log = _given_up[tried]
+            return _GAVE_UP
         with _in_memory(readers) as include:
             flags = [*_CFLAGS, *code.cflags, *include, *cflags]
             self.bpf, complaint, self.log = _bcc_call(
                 lambda: _compiler.call(lambda: _Compiled(text=code.text.encode(), cflags=flags))
             )
+        if complaint == _GAVE_UP:
+            _given_up[tried] = self.log
         return complaint
 
     def attach_by_name(self) -> None:

@@ -16,7 +16,7 @@ from counting import COUNTER, LONG, Counted, own_files
 from jupyter_client.blocking.client import BlockingKernelClient
 from jupyter_client.manager import start_new_kernel
 
-from ebpflab.errors import WorkloadError
+from ebpflab.errors import CompileError, WorkloadError
 from ebpflab.lab import Workload
 
 Counting = Callable[[str], Counted]
@@ -165,6 +165,23 @@ def test_an_interrupt_stays_one_when_the_command_has_just_ended() -> None:
     with pytest.raises(KeyboardInterrupt):
         Workload(Ended(), ("sleep", "9"), 7).wait()  # type: ignore[arg-type]
     assert Ended.told == [{"op": "stop", "pid": 7, "signal": signal.SIGKILL}]
+
+
+GIVEN_UP = "int on_work(void *ctx) { volatile char much[600] = {}; return much[511]; }"
+
+
+@pytest.mark.local
+def test_a_cell_that_llvm_gives_up_on_costs_memory_once(counted: Counting) -> None:
+    it = counted("local")
+    said, held = set(), []
+    for _ in range(3):
+        with pytest.raises(CompileError) as raised:
+            it.lab.load(GIVEN_UP)
+        said.add(str(raised.value))
+        held.append(it.held()["threads"])
+    assert len(said) == 1 and "512 bytes" in said.pop()
+    assert held[0] == held[1] == held[2]
+    assert it.calls(3) == 3
 
 
 @pytest.mark.local
