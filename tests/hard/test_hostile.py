@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import fuzz
 import pandas as pd
 import pytest
+from counting import Counted
 
 from ebpflab import plots, rich
 from ebpflab.stacks import Frame
@@ -39,6 +40,14 @@ def read(path: Path) -> list[tuple[int, int, str]]:
 
     found: list[tuple[int, int, str]] = symbols._perf_map(os.getpid())
     return found
+
+
+@pytest.mark.local
+def test_an_agent_has_no_socket_and_its_wire_no_name(counted: Callable[[str], Counted]) -> None:
+    pid = counted("local").lab.agent_pid
+    held = [str(fd.readlink()) for fd in Path(f"/proc/{pid}/fd").iterdir()]
+    assert sum(name.startswith("pipe:") for name in held) >= 2
+    assert not [name for name in held if name.startswith("socket:")]
 
 
 def test_a_perf_map_that_is_half_garbage_gives_its_good_lines(perf_map: Path) -> None:

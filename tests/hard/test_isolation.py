@@ -10,9 +10,10 @@ from pathlib import Path
 
 import fuzz
 import pytest
-from counting import Counted, qemu_of
+from counting import COUNTER, Counted, qemu_of
 
 from ebpflab.errors import EbpflabError
+from ebpflab.vm import qemu, recipe
 
 pytestmark = [pytest.mark.vm, pytest.mark.timeout(900)]
 
@@ -33,6 +34,8 @@ print(json.dumps({
     "vsock": refused(socket.AF_VSOCK, (2, 1)),
     "classes": sorted(open(f"{devices}/{d}/class").read().strip() for d in os.listdir(devices)),
     "shared": [line.split()[2] for line in open("/proc/mounts")],
+    "processors": os.cpu_count(),
+    "memory_kib": int(open("/proc/meminfo").readline().split()[1]),
 }))
 """
 
@@ -44,6 +47,14 @@ def test_a_guest_has_no_way_out(guest: Counted) -> None:
     assert found["vsock"] != "connected"
     assert found["classes"] and not [c for c in found["classes"] if c.startswith("0x02")]
     assert not {"9p", "virtiofs", "nfs", "cifs"} & set(found["shared"])
+
+
+def test_a_guest_has_its_share_and_no_more(guest: Counted) -> None:
+    found = json.loads(guest.lab.run(["/usr/bin/python3", "-c", LOOK]).stdout)
+    assert found["processors"] == qemu.CPUS
+    assert found["memory_kib"] <= qemu.MEMORY_MIB << 10
+    root = guest.lab.run(["df", "--output=size", "-BG", "/"]).stdout.split()[1]
+    assert int(root.rstrip("G")) <= int(recipe.DISK_SIZE.rstrip("G"))
 
 
 def test_qemu_may_start_nothing_and_gain_nothing(guest: Counted) -> None:
@@ -101,3 +112,13 @@ def test_program_files_that_were_made_to_break_it_do_not_end_the_agent(guest: Co
             except EbpflabError as error:
                 assert "/tmp/file" in str(error)
     assert guest.lab.run(["rm", "/tmp/file"]).returncode == 0
+
+
+def test_a_program_file_that_is_a_fifo_is_not_waited_for(guest: Counted) -> None:
+    guest.lab.run(["mkfifo", "/tmp/fifo"])
+    for ask in (guest.lab.usdt_probes, guest.lab.symbols, guest.lab.go_functions):
+        with pytest.raises(EbpflabError, match="/tmp/fifo"):
+            ask("/tmp/fifo")
+    with guest.lab.load(COUNTER) as prog, pytest.raises(EbpflabError, match="/tmp/fifo"):
+        prog.attach_uprobe(name="/tmp/fifo", sym="work", fn_name="on_work")
+    guest.lab.run(["rm", "/tmp/fifo"])
