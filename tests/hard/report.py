@@ -19,6 +19,17 @@ is left of it then. Written by `make hard`; the tests are in `tests/hard/`, and 
 in a shorter form with every `make test`. Who could do harm on purpose is in
 [security.md](security.md).
 """
+ABOUT = {
+    "soak": """Every chapter, again and again, in one guest, with one lab, whose programs are closed
+after each chapter. What is *kernel* is the guest's. Growth is a straight line from the second
+round on, the median over chapters.
+
+""",
+    "replay": """The same of the notebook's half alone: each chapter plays its recording, with a lab
+of its own.
+
+""",
+}
 ELSEWHERE = {
     "the agent is killed; the notebook is killed; a lab is closed": "contract/test_endings.py",
     "a running cell is interrupted; a cell is run again": "contract/test_notebook_kernel.py",
@@ -37,9 +48,10 @@ def write(figures: Path) -> None:
         ("faults", "Faults", _faults),
         ("fuzz", "Fuzzing", _fuzz),
         ("soak", "Soak", _soak),
+        ("replay", "Recordings, again and again", _soak),
     ):
         file = figures / f"{part}.json"
-        text += f"\n## {title}\n\n"
+        text += f"\n## {title}\n\n{ABOUT.get(part, '')}"
         if file.exists():
             made = json.loads(file.read_text())
             text += f"{made['date']}, {_machine()}.\n\n{describe(made['figures'])}"
@@ -91,14 +103,17 @@ def _fuzz(found: list[dict[str, Any]]) -> str:
 
 
 def _soak(made: dict[str, Any]) -> str:
-    samples = made["samples"]
+    slopes = soak.slopes(made["samples"])
     rows = [
-        [side, measure.replace("_", " "), f"{first:,.0f}", f"{last:,.0f}", f"{growth:+,.1f}"]
-        for side, measure, first, last, growth in soak.slopes(samples)
+        [
+            each.side,
+            each.measure.replace("_", " "),
+            *(f"{value:,.0f}" for value in each.after.values()),
+            f"{each.growth:+,.1f}",
+        ]
+        for each in slopes
     ]
-    minutes = samples[-1]["seconds"] / 60
-    said = (
-        f"{made['chapters']} chapters, {made['rounds']} rounds, {minutes:.0f} minutes in one guest."
-        " Growth is of one round, the median over chapters; what is kernel is the guest's.\n\n"
-    )
-    return said + _table(["side", "measure", "after round 1", "at the end", "growth"], rows)
+    minutes = made["samples"][-1]["seconds"] / 60
+    said = f"{made['chapters']} chapters, {made['rounds']} rounds, {minutes:.0f} minutes.\n\n"
+    rounds = [f"after round {number}" for number in slopes[0].after]
+    return said + _table(["side", "measure", *rounds, "growth a round"], rows)

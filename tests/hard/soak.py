@@ -15,7 +15,7 @@ import json
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import nbformat
 import numpy as np
@@ -154,25 +154,30 @@ def _run(client: BlockingKernelClient, code: str) -> str:
     return "".join(printed)
 
 
-def slopes(samples: list[dict[str, Any]]) -> list[tuple[str, str, float, float, float]]:
-    """Side, measure, its value at the end of the first and of the last round, and growth a round.
+class Slope(NamedTuple):
+    """How one measure went."""
 
-    Growth is the median over chapters: each chapter leaves other things behind, in each round
-    the same.
-    """
-    rows = []
+    side: str
+    measure: str
+    after: dict[int, float]
+    """Its value at the end of a round, of some rounds."""
+    growth: float
+    """Of a round: the median over chapters, as each chapter leaves other things behind."""
+
+
+def slopes(samples: list[dict[str, Any]]) -> list[Slope]:
+    """Each measure of each side, at the end of four of the rounds, and its growth."""
     last = samples[-1]["round"]
+    rounds = sorted({1, min(2, last), (last + 1) // 2, last})
+    found = []
     for side in (name for name in ("notebook", "agent") if name in samples[0]):
         for measure in samples[0][side]:
             values: dict[str, list[float]] = {}
             for sample in samples:
                 if sample["round"] > min(1, last - 2):
                     values.setdefault(sample["chapter"], []).append(sample[side][measure])
-            growth = [
-                np.polyfit(range(len(each)), each, 1)[0]
-                for each in values.values()
-                if len(each) > 1
-            ]
-            ends = [[s[side][measure] for s in samples if s["round"] == n][-1] for n in (1, last)]
-            rows.append((side, measure, *ends, float(np.median(growth))))
-    return rows
+            lines = [np.polyfit(range(len(v)), v, 1)[0] for v in values.values() if len(v) > 1]
+            after = {sample["round"]: float(sample[side][measure]) for sample in samples}
+            some = {number: after[number] for number in rounds}
+            found.append(Slope(side, measure, some, float(np.median(lines))))
+    return found
