@@ -7,6 +7,7 @@ API" of Jupyter Server's documentation, and "Messaging in Jupyter" of jupyter_cl
 from __future__ import annotations
 
 import json
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -103,11 +104,17 @@ def _execute(channels: websocket.WebSocket, code: str) -> Ran:
         "content": {"code": code, "silent": False, "allow_stdin": False, "stop_on_error": True},
     }
     channels.send(json.dumps(message))
+    deadline = time.monotonic() + CELL_SECONDS
     while True:
+        # The socket's own time-out never comes: the server pings.
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"A cell did not end within {CELL_SECONDS} s: {code}")
         got = channels.recv()
         if isinstance(got, bytes):  # a widget's buffers
             continue
         answer = json.loads(got)
+        if answer["content"].get("execution_state") in ("restarting", "dead"):
+            raise RuntimeError(f"The kernel died of this cell: {code}")
         if answer["parent_header"].get("msg_id") != ident:
             continue
         content = answer["content"]
