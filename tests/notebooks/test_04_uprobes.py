@@ -79,7 +79,9 @@ def test_a_symbol_is_a_place_in_the_file(uprobes: Chapter) -> None:
     assert seen["before"].nunique() == 1  # so the place in the file is the one that was computed
     assert seen["after"][0] == "cc" + seen["before"][0][2:]
     assert list(seen["after"][1:]) == list(seen["before"][1:])
-    assert {"main.main.func1", "main.handle.deferwrap1"} <= set(symbols.index)
+    assert "main.main.func1" in symbols.index
+    deferred = {"main.handle.deferwrap1", "main.handle.func1"}  # the second before Go 1.22
+    assert len(deferred & set(symbols.index)) == 1
 
 
 def test_pid_means_one_process(uprobes: Chapter) -> None:
@@ -97,7 +99,8 @@ def test_ints_and_strings_are_the_calls_own(uprobes: Chapter) -> None:
 
 
 def test_a_go_string_has_no_end_mark(uprobes: Chapter) -> None:
-    by_length, to_zero = re.findall(r"'(\w+)' or '([^']+)'", uprobes.text("text-run"))[0]
+    # Without the second end: what follows may have a newline, which ends a message.
+    by_length, to_zero = re.findall(r"'(\w+)' or '([^']+)", uprobes.text("text-run"))[0]
     assert by_length == "wait" and to_zero.startswith("wait") and len(to_zero) > len("wait")
 
 

@@ -61,7 +61,7 @@ def test_00_explains_each_row_that_the_machine_shows(check: Chapter) -> None:
 def test_00_counts_thirteen_starts_and_none_after_detaching(check: Chapter) -> None:
     assert check.text("count").split()[-1] == "13"
     assert check.text("detach").split()[-1] == "13"
-    assert "Linux 6." in check.text("run")
+    assert re.search(r"Linux \d+\.\d+", check.text("run"))
 
 
 def test_00_the_exercises_know_right_from_wrong(check: Chapter) -> None:
@@ -128,7 +128,8 @@ def test_01_times_are_now(kprobes: Chapter) -> None:
 def test_01_rows_are_as_many_as_attempts(kprobes: Chapter) -> None:
     starts = kprobes.frame("bigger-table")
     files = re.findall(r"^\d+ (/etc/\S+)$", kprobes.text("bigger-run"), re.MULTILINE)
-    directories = len(re.findall(r"'[^']+'", kprobes.text("exercise-path")))
+    path = re.findall(r"'([^']+)'", kprobes.text("exercise-path"))
+    directories = path.index("/usr/bin") + 1  # up to where it is found; Debian 12 has more
     wc = starts[starts["filename"].str.endswith("/wc")]
     assert len(files) >= 3 and len(wc) == len(files) * directories
     assert sorted(set(wc["arg2"])) == sorted(files)
@@ -176,7 +177,9 @@ def test_01_a_function_without_syscall_in_its_name_sees_no_file_name(kprobes: Ch
 def test_01_the_exercises_know_right_from_wrong(kprobes: Chapter) -> None:
     assert "no answer yet" in kprobes.text("exercise-1-check")
     assert "not yet" in kprobes.text("exercise-2-check")
-    prediction = kprobes.cells["exercise-1"].source.replace("= None", "= len(path.split(':'))")
+    prediction = kprobes.cells["exercise-1"].source.replace(
+        "= None", "= path.split(':').index('/usr/bin') + 1"
+    )
     needed = ["lab", "typed-source", "exercise-path", "exercise-1", "exercise-1-check"]
     needed += ["exercise-2-answer", "exercise-2-check"]
     answers = {"exercise-1": prediction, "exercise-2-answer": SOLUTION}
