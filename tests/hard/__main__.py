@@ -12,6 +12,7 @@ Each part leaves its figures in build/hard; the page is written from those that 
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import subprocess
@@ -71,13 +72,18 @@ def _fuzz(minutes: float) -> bool:
 
 
 def _soak(minutes: float) -> bool:
-    _keep("soak", soak.soak(minutes, lambda text: print(text, flush=True)))
+    soak.soak(minutes, functools.partial(_sampled, "soak"))
     return False
 
 
 def _replay(minutes: float) -> bool:
-    _keep("replay", soak.soak(minutes, lambda text: print(text, flush=True), replay=True))
+    soak.soak(minutes, functools.partial(_sampled, "replay"), replay=True)
     return False
+
+
+def _sampled(part: str, samples: list[dict[str, object]]) -> None:
+    print(json.dumps(samples[-1]), flush=True)
+    _keep(part, samples)
 
 
 PARTS = {"faults": _faults, "fuzz": _fuzz, "soak": _soak, "replay": _replay}

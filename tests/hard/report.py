@@ -102,8 +102,8 @@ def _fuzz(found: list[dict[str, Any]]) -> str:
     return f"atheris, guided by coverage. {limits}\n\n" + _table(head, rows)
 
 
-def _soak(made: dict[str, Any]) -> str:
-    slopes = soak.slopes(made["samples"])
+def _soak(samples: list[dict[str, Any]]) -> str:
+    slopes = soak.slopes(samples)
     rows = [
         [
             each.side,
@@ -113,7 +113,10 @@ def _soak(made: dict[str, Any]) -> str:
         ]
         for each in slopes
     ]
-    minutes = made["samples"][-1]["seconds"] / 60
-    said = f"{made['chapters']} chapters, {made['rounds']} rounds, {minutes:.0f} minutes.\n\n"
+    chapters, last = len({each["chapter"] for each in samples}), samples[-1]
+    said = (
+        f"{len(samples)} runs of {chapters} chapters in {last['seconds'] / 60:.0f} minutes, up to"
+        f" {last['chapter']} of round {last['round']}.\n\n"
+    )
     rounds = [f"after round {number}" for number in slopes[0].after]
     return said + _table(["side", "measure", *rounds, "growth a round"], rows)

@@ -6,7 +6,8 @@ rounds. After each chapter everything of it is closed, and what is left is count
 of the wire: memory, open files and threads of the notebook and of the agent, and the BPF programs,
 maps and links that the guest's kernel holds (BPF_PROG_GET_NEXT_ID and its kin, bpf(2)). A slope is
 a straight line through the samples of the same chapters from the second round on: the first one
-fills caches.
+fills caches. A block is what Python's allocator has given out (`sys.getallocatedblocks`): where
+their number stands still and memory grows, what grows is the room between them.
 """
 
 from __future__ import annotations
@@ -94,10 +95,10 @@ gc.collect()
 """
 
 SAMPLE = """
-import json, os, ipywidgets
+import json, os, sys, ipywidgets
 status = dict(line.split(":", 1) for line in open("/proc/self/status"))
 notebook = {"memory_kib": int(status["VmRSS"].split()[0]), "threads": int(status["Threads"]),
-            "files": len(os.listdir("/proc/self/fd")),
+            "files": len(os.listdir("/proc/self/fd")), "python_blocks": sys.getallocatedblocks(),
             "widgets": len(ipywidgets.widgets.widget._instances)}
 print(json.dumps({"notebook": notebook}))
 """
@@ -112,8 +113,11 @@ print(json.dumps({{"notebook": notebook, "agent": agent}}))
 """
 
 
-def soak(minutes: float, say: Callable[[str], None], *, replay: bool = False) -> dict[str, Any]:
-    """Rounds over all chapters for so long, at least two; every sample."""
+def soak(
+    minutes: float, keep: Callable[[list[dict[str, Any]]], None], *, replay: bool = False
+) -> None:
+    """Rounds over all chapters for so long, at least two. ``keep`` gets all samples so far, after
+    each chapter: a soak that is cut off has measured something, too."""
     manager, client = start_new_kernel(cwd=str(REPOSITORY / "notebooks"))
     samples: list[dict[str, Any]] = []
     began, number = time.monotonic(), 0
@@ -133,11 +137,10 @@ def soak(minutes: float, say: Callable[[str], None], *, replay: bool = False) ->
                 found = json.loads(_run(client, SAMPLE if replay else SAMPLE_BOTH).splitlines()[-1])
                 found.update(round=number, chapter=chapter.stem, seconds=time.monotonic() - began)
                 samples.append(found)
-                say(json.dumps(found))
+                keep(samples)
     finally:
         client.stop_channels()
         manager.shutdown_kernel(now=True)
-    return {"samples": samples, "chapters": len(chapters), "rounds": number}
 
 
 def _run(client: BlockingKernelClient, code: str) -> str:
