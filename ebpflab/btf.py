@@ -152,8 +152,10 @@ class Types:
             raise NoSuchType(name) from None
 
     def members(self, number: int) -> list[Member]:
-        """The fields of a struct or union, in order."""
+        """The fields of a struct or union, in order. Raises NoSuchType for what is none."""
         type_ = self._types[number]
+        if type_.kind not in (_STRUCT, _UNION):
+            raise NoSuchType(f"{type_.name} has no members")
         found = []
         for name, member, offset in struct.iter_unpack(
             "<III", self._blob[type_.start : type_.start + 12 * type_.members]

@@ -13,6 +13,7 @@ their number stands still and memory grows, what grows is the room between them.
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -182,5 +183,6 @@ def slopes(samples: list[dict[str, Any]]) -> list[Slope]:
             lines = [np.polyfit(range(len(v)), v, 1)[0] for v in values.values() if len(v) > 1]
             after = {sample["round"]: float(sample[side][measure]) for sample in samples}
             some = {number: after[number] for number in rounds}
-            found.append(Slope(side, measure, some, float(np.median(lines))))
+            growth = float(np.median(lines)) if lines else math.nan  # of one round, unknown
+            found.append(Slope(side, measure, some, growth))
     return found

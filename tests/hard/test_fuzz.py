@@ -78,6 +78,14 @@ def test_types_that_contain_themselves_have_no_columns() -> None:
         btf.Types(table_of_types((struct_, 8, (1, 9, 0))))
 
 
+def test_only_structs_have_members() -> None:
+    """Those of an enum, read as a struct's, would reach behind the end of the table."""
+    integer = btf.Types(table_of_types((1, 4, (32,))))
+    assert integer.size_of(1) == 4
+    with pytest.raises(btf.NoSuchType, match="x has no members"):
+        integer.members(1)
+
+
 @pytest.mark.parametrize("blob", [b"\0" * 99, table_of_types((4, 8, (1, 9, 0)))], ids=range(2))
 def test_a_program_whose_types_make_no_sense_is_refused(blob: bytes) -> None:
     facts = {"functions": [], "log": "", "compiled": True, "attached": [], "maps": []}
