@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import platform
 from pathlib import Path
@@ -112,7 +113,7 @@ def _soak(samples: list[dict[str, Any]]) -> str:
             each.side,
             each.measure.replace("_", " "),
             *(f"{value:,.0f}" for value in each.after.values()),
-            f"{each.growth:+,.1f}",
+            "not known" if math.isnan(each.growth) else f"{each.growth:+,.1f}",
         ]
         for each in slopes
     ]
@@ -121,5 +122,5 @@ def _soak(samples: list[dict[str, Any]]) -> str:
         f"{len(samples)} runs of {chapters} chapters in {last['seconds'] / 60:.0f} minutes, up to"
         f" {last['chapter']} of round {last['round']}.\n\n"
     )
-    rounds = [f"after round {number}" for number in slopes[0].after]
+    rounds = [*(f"after round {number}" for number in [*slopes[0].after][:-1]), "at the end"]
     return said + _table(["side", "measure", *rounds, "growth a round"], rows)

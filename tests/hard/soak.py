@@ -178,11 +178,11 @@ def slopes(samples: list[dict[str, Any]]) -> list[Slope]:
         for measure in samples[0][side]:
             values: dict[str, list[float]] = {}
             for sample in samples:
-                if sample["round"] > min(1, last - 2):
+                if sample["round"] > 1:
                     values.setdefault(sample["chapter"], []).append(sample[side][measure])
             lines = [np.polyfit(range(len(v)), v, 1)[0] for v in values.values() if len(v) > 1]
             after = {sample["round"]: float(sample[side][measure]) for sample in samples}
             some = {number: after[number] for number in rounds}
-            growth = float(np.median(lines)) if lines else math.nan  # of one round, unknown
+            growth = float(np.median(lines)) if lines else math.nan  # of two, unknown
             found.append(Slope(side, measure, some, growth))
     return found
