@@ -233,8 +233,10 @@ def verifier_error(message: str, detail: dict[str, Any], source: str) -> Verifie
     """A VerifierError with the decisive line of the log and the C line that it is about."""
     log = str(detail.get("log", ""))
     lines = [line.rstrip() for line in log.splitlines()]
-    # The verifier ends with statistics; what it objected to is the line before.
-    end = next((i for i, line in enumerate(lines) if line.startswith("processed ")), len(lines))
+    # What the verifier objected to is the line before it ends, with statistics or, in Linux 7.3,
+    # with a page that explains it.
+    ends = ("processed ", "Verification failed:")
+    end = next((i for i, line in enumerate(lines) if line.startswith(ends)), len(lines))
     said = [line for line in lines[:end] if line and not line.startswith(_BESIDE_THE_POINT)]
     decisive = said[-1] if said else str(detail.get("complaint", "no reason was given"))
     quoted = [found.group(1) for line in lines[:end] if (found := _VERIFIER_SOURCE.match(line))]

@@ -42,6 +42,16 @@ def test_the_verifier_names_line_and_cure() -> None:
     assert error.log == log and error.detail["line"] == 5
 
 
+def test_the_page_that_newer_kernels_explain_with_is_not_the_objection() -> None:
+    """Linux 7.3 adds it before the statistics."""
+    page = "Verification failed: Register Type Safety\n\nSuggestion:\n  Add a NULL check.\n\n"
+    log = VERIFIER.replace("{last}", "; (*value)++; @ main.c:5\n").replace(
+        "processed ", f"\n{page}processed "
+    )
+    said = str(diagnostics.verifier_error("m", {"log": log}, SOURCE))
+    assert said.startswith("m: R0 invalid mem access 'map_value_or_null'\n    5 |")
+
+
 def test_a_line_that_bcc_has_rewritten_is_found() -> None:
     log = VERIFIER.replace("{last}", "")
     error = diagnostics.verifier_error("m", {"log": log}, SOURCE)
