@@ -20,7 +20,10 @@ from compatibility import CHAPTER, KIND, Column, outcomes, page
 REPOSITORY = Path(__file__).parents[2]
 RESULTS = REPOSITORY / "build" / "matrix"
 SUITES = ("bookworm", "trixie", "trixie-backports")
-RUNS = {"kinds": ["tests/kernel/test_probe_kinds.py"], "chapters": ["tests/notebooks", "-m", "vm"]}
+RUNS = {
+    "kinds": ["tests/kernel/test_probe_kinds.py"],
+    "chapters": ["tests/notebooks", "-m", "vm", "--ignore=tests/notebooks/test_record.py"],
+}
 ABOUT = """
 import json, platform
 from ebpflab import Lab
