@@ -24,11 +24,15 @@ _libc = ct.CDLL(None)
 
 def _die_before_agent() -> None:
     _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+
+
+def _let_go_before_agent(pid: int) -> None:
+    """Not in the child before exec: probes would count its open and write as the workload's."""
     try:
-        with open("/proc/self/oom_score_adj", "wb") as file:
+        with open(f"/proc/{pid}/oom_score_adj", "wb") as file:
             file.write(_OOM_SCORE_ADJ)
     except OSError:
-        pass  # under sudo: what has just given up root may not write there before exec (proc(5))
+        pass  # it has ended already
 
 
 def _ordinary_user() -> Dict[str, Any]:
@@ -89,6 +93,7 @@ class Workload(threading.Thread):
                 preexec_fn=_die_before_agent,
                 **_ordinary_user(),
             )
+            _let_go_before_agent(self._process.pid)
         except (OSError, ValueError, subprocess.SubprocessError) as error:
             self._error = error if isinstance(error, OSError) else OSError(str(error))
             return
