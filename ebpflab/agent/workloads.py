@@ -22,7 +22,7 @@ _OOM_SCORE_ADJ = b"500"  # counts as half of the machine's memory: proc_pid_oom_
 _libc = ct.CDLL(None)
 
 
-def _die_before_agent() -> None:
+def _die_with_agent() -> None:
     _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
@@ -90,7 +90,7 @@ class Workload(threading.Thread):
                 cwd=self._cwd,
                 env=self._env,
                 start_new_session=True,
-                preexec_fn=_die_before_agent,
+                preexec_fn=_die_with_agent,
                 **_ordinary_user(),
             )
             _let_go_before_agent(self._process.pid)

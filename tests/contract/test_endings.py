@@ -91,6 +91,15 @@ def test_a_killed_agent_is_named_and_the_rows_stay(target: str) -> None:
 
 
 @pytest.mark.parametrize("target", PARAMS)
+def test_where_memory_runs_out_a_workload_goes_before_the_agent(target: str) -> None:
+    with Lab(target) as lab:
+        pids = [lab.start(["sleep", "1000"]).pid, lab.agent_pid]
+        scores = [lab.run(["cat", f"/proc/{pid}/oom_score_adj"]).stdout for pid in pids]
+        workload, agent = map(int, scores)
+    assert workload > agent
+
+
+@pytest.mark.parametrize("target", PARAMS)
 def test_a_closed_lab_says_so(target: str) -> None:
     lab = Lab(target)
     prog = lab.load(COUNTER)
