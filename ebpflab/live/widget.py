@@ -124,12 +124,16 @@ class Live(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no types
     @property
     def events(self) -> int:
         """How many events it has seen arrive; of a table, the sum of its counts."""
-        return (self._totals if self._ended else self._source.totals)[0]
+        return self._counted()[0]
 
     @property
     def lost(self) -> int | None:
         """How many were lost; None of a table, where the kernel counts and sends nothing."""
-        return (self._totals if self._ended else self._source.totals)[1]
+        return self._counted()[1]
+
+    def _counted(self) -> tuple[int, int | None]:
+        with self._lock:  # its own thread may be ending it
+            return self._totals if self._ended else self._source.totals
 
     # -- what the buttons do -----------------------------------------------------------------
 
@@ -300,7 +304,8 @@ class Live(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no types
             pass  # the agent is gone, and with it the probes
 
     def _watches(self, program: Traced) -> bool:
-        return not self._ended and self._program is program
+        with self._lock:
+            return not self._ended and self._program is program
 
     # -- what the page and the notebook say --------------------------------------------------
 
