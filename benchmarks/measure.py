@@ -196,10 +196,14 @@ def cpu_seconds(pid: int) -> float:
 
 def memory_bytes(pid: int) -> int:
     """Anonymous memory of a process and its children: without the mapped ring buffer."""
-    kib = 0
+    found = 0
     for each in _family(pid):
-        with suppress(OSError):
-            for line in Path(f"/proc/{each}/status").read_text().splitlines():
-                if line.startswith("RssAnon:"):
-                    kib += int(line.split()[1])
-    return kib << 10
+        with suppress(OSError, ValueError):  # it has ended: a zombie has no memory to tell of
+            found += anonymous_bytes(each)
+    return found
+
+
+def anonymous_bytes(pid: int) -> int:
+    """Anonymous memory of a process alone. Source: proc_pid_status(5)."""
+    words = Path(f"/proc/{pid}/status").read_text().split()
+    return int(words[words.index("RssAnon:") + 1]) << 10

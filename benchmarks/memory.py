@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 
 import numpy as np
-from measure import HERE
+from measure import HERE, anonymous_bytes
 
 from ebpflab import Lab
 
@@ -44,11 +44,6 @@ def cpu_seconds(pid: int) -> float:
     """Of this process alone: the agent is our child, and the workload the agent's."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
-def memory_bytes(pid: int) -> int:
-    status = Path(f"/proc/{pid}/status").read_text().split()
-    return int(status[status.index("RssAnon:") + 1]) << 10
 
 
 class _MallInfo(ctypes.Structure):
@@ -90,7 +85,7 @@ def main() -> None:
             samples: list[tuple[float, int, int, int]] = []
             while (now := time.monotonic() - began) < seconds - EVERY_SECONDS:
                 collected += len(calls.collect(seconds=EVERY_SECONDS))
-                agent, notebook = (memory_bytes(pid) for pid in pids.values())
+                agent, notebook = (anonymous_bytes(pid) for pid in pids.values())
                 samples.append((now, agent, notebook, malloc_bytes()))
             elapsed = time.monotonic() - began
             cpu = {name: (cpu_seconds(pid) - used[name]) / elapsed for name, pid in pids.items()}

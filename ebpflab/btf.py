@@ -246,7 +246,7 @@ class Types:
         shape, element, type_ = self._shape(number)
         if 0 in shape:
             return []  # a flexible array at the end of a struct
-        size = self.size_of(element)
+        size, many = self.size_of(element), math.prod(shape)
         if type_.kind == _INT and size == 1 and not self._encoding(type_) & _BOOL:
             # Not numbers one by one: a string, or a MAC address, a packet, an opaque key.
             text = type_.name == "char"
@@ -255,14 +255,14 @@ class Types:
                 "text" if text else "bytes",
             )
             size = dtype.itemsize
-        elif type_.kind in (_STRUCT, _UNION) and math.prod(shape) > MAX_ELEMENT_COLUMNS:
-            return [Column(name, offset, np.dtype(f"V{size * math.prod(shape)}"), "bytes")]
+        elif type_.kind in (_STRUCT, _UNION) and many > MAX_ELEMENT_COLUMNS:
+            return [Column(name, offset, np.dtype(f"V{size * many}"), "bytes")]
         elif type_.kind in (_STRUCT, _UNION):
             dtype, kind = None, ""
         else:
             scalar = self._scalar(element, name, 0)
             dtype, kind = scalar.dtype, scalar.kind
-        if math.prod(shape) > MAX_ELEMENT_COLUMNS and dtype is not None:
+        if many > MAX_ELEMENT_COLUMNS and dtype is not None:
             return [Column(name, offset, np.dtype((dtype, tuple(shape))), kind)]
         found: list[Column] = []
         for place, index in enumerate(np.ndindex(*shape)):
