@@ -57,9 +57,10 @@ def is_image(path: Path) -> bool:
 
 
 def image_directories() -> list[Path]:
-    """Every complete image, oldest first."""
-    found = (path for path in root().glob("*/image.json") if path.parent.name[0] != ".")
-    return [path.parent for path in sorted(found, key=lambda path: path.stat().st_mtime)]
+    """Every complete image that a lab may take, oldest first."""
+    found = {json.parent.name for top in (root(), EVERYBODYS) for json in top.glob("*/image.json")}
+    images = [image_directory(name) for name in found if name[0] != "."]
+    return sorted(images, key=lambda image: (image / "image.json").stat().st_mtime)
 
 
 @contextmanager
@@ -176,6 +177,11 @@ def remove(hash_prefix: str) -> None:
         found = "several images begin" if len(matches) > 1 else "no image begins"
         raise VMError(f"Nothing was removed: {found} with {hash_prefix!r}. Images: {known}.")
     (image,) = matches
+    if image.parent != root():
+        raise VMError(
+            f"The image {image.name} was not removed: it is everybody's on this machine. Who may "
+            f"do that: sudo XDG_CACHE_HOME={EVERYBODYS.parents[1]} ebpflab vm rm {image.name}"
+        )
     lock = _in_use(image)
     try:
         # A guest that was just closed may take a moment to let go of its memory.

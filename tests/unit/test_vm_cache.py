@@ -267,8 +267,12 @@ def test_everybodys_image_is_taken_where_one_has_none(programs: Path, tmp_path: 
     (tmp_path / "moved").rename(cache.EVERYBODYS / name)
     assert cache.image_directory(name) == cache.EVERYBODYS / name
     assert build() == cache.EVERYBODYS / name  # there is nothing to build
+    assert [image.current for image in vm.images()] == [True]
+    with pytest.raises(VMError, match=f"everybody's.*sudo XDG_CACHE_HOME=.* ebpflab vm rm {name}"):
+        vm.remove(name)
     shutil.copytree(cache.EVERYBODYS / name, own)
     assert cache.image_directory(name) == own
+    assert cache.image_directories() == [own]  # which hides the other
 
 
 def test_an_image_can_be_read_and_held_by_who_may_not_write_it(programs: Path) -> None:
