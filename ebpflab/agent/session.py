@@ -53,11 +53,11 @@ def _explained(refusal: Fault) -> Fault:
     if refusal.type != "CompileError" or not headers.are_blamed(refusal.detail["log"]):
         return refusal
     match = features.check_bcc_version(features.Machine())
-    if match.status != features.NO:
+    if match.status == features.YES:
         return refusal
     return Fault(
         "HeadersError",
-        f"BCC cannot compile for this kernel: {match.reason}. What helps: {match.fix}.",
+        f"BCC cannot compile this for this kernel: {match.reason}. What helps: {match.fix}.",
         log=refusal.detail["log"],
     )
 

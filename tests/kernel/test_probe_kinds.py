@@ -64,6 +64,16 @@ def kprobe(lab: Lab) -> int:
     return copied(lab, body, lambda prog: prog.attach_kprobe(event="vfs_read", fn_name="on_read"))
 
 
+@kind("kprobe with linux/fs.h")
+def kprobe_with_headers(lab: Lab) -> int:
+    """An older BCC fails on such headers of a newer kernel, whatever else it can."""
+    body = """#include <linux/fs.h>
+    int on_read(struct pt_regs *ctx, struct file *file, char *buffer, size_t size) {
+      return size == 7 && (file->f_mode & FMODE_READ) ? count_it(0) : 0;
+    }"""
+    return copied(lab, body, lambda prog: prog.attach_kprobe(event="vfs_read", fn_name="on_read"))
+
+
 @kind("kretprobe")
 def kretprobe(lab: Lab) -> int:
     body = "int after(struct pt_regs *ctx) { return PT_REGS_RC(ctx) == 7 ? count_it(0) : 0; }"

@@ -83,10 +83,7 @@ def page(columns: list[Column]) -> str:
 
 
 def _guests(columns: list[Column]) -> str:
-    rows = [
-        [c.suite, c.about["kernel"], c.about["BCC"], c.about["BCC for this kernel"]]
-        for c in columns
-    ]
+    rows = [[c.suite, c.about["kernel"], c.about["bcc"], c.about["doctor"]] for c in columns]
     return _table(["suite", "kernel", "BCC", "what `doctor` says of the two"], rows)
 
 

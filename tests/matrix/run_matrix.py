@@ -25,11 +25,11 @@ RUNS = {
     "chapters": ["tests/notebooks", "-m", "vm", "--ignore=tests/notebooks/test_record.py"],
 }
 ABOUT = """
-import json, platform
+import json
 from ebpflab import Lab
 with Lab("vm") as lab:
-    found = lab.features().set_index("feature").loc[["BCC", "BCC for this kernel"]]
-    print(json.dumps({"kernel": lab.run(["uname", "-r"]).stdout.strip(), **found["reason"]}))
+    doctor = lab.features().set_index("feature")["reason"]["BCC for this kernel"]
+    print(json.dumps({"kernel": lab.kernel, "bcc": lab.bcc_version, "doctor": doctor}))
 """
 
 

@@ -44,12 +44,12 @@ def test_a_column_says_yes_or_how_many_and_why(report: ModuleType, tmp_path: Pat
         (tmp_path / name).write_text(text)
     column = report.Column(
         suite="bookworm",
-        about={"kernel": "6.1", "BCC": "imports", "BCC for this kernel": "knows it"},
+        about={"kernel": "6.1", "bcc": "0.26.0", "doctor": "knows it"},
         kinds=report.outcomes(tmp_path / "kinds.xml", report.KIND),
         chapters=report.outcomes(tmp_path / "chapters.xml", report.CHAPTER),
     )
     lines = report.page([column]).splitlines()
-    assert "| bookworm | 6.1 | imports | knows it |" in lines
+    assert "| bookworm | 6.1 | 0.26.0 | knows it |" in lines
     assert "| kprobe | yes |" in lines and "| return from Go | no (a) |" in lines
     cells = {line[3:5]: line.split("|")[2].strip() for line in lines if line.startswith("| [")}
     assert cells == {"01": "yes", "06": "1 of 2 (b)", "07": "no (a)"}
