@@ -7,8 +7,9 @@
 #   debian.sh lab       `make lab`, until JupyterLab answers
 #   debian.sh test      `make test`
 #
-# The tree is a machine's but for the kernel, which is this one's. It is entered by pivot_root: in
-# a chroot, no user may make the namespaces that the guest is built in.
+# The tree is a machine's but for the kernel and the numbers of processes, which are this one's: a
+# kernel tells its probes no other numbers. It is entered by pivot_root: in a chroot, no user may
+# make the namespaces that the guest is built in.
 set -eu
 
 repository=$(cd "$(dirname "$0")/../.." && pwd)
@@ -34,6 +35,7 @@ as_learner() { sudo -u learner -H sh -c "cd ~/ebpflab && $1"; }
 
 lab() {
     as_learner 'exec make lab' >/tmp/lab.log 2>&1 &
+    trap 'kill $!' EXIT
     until grep -q 'token=' /tmp/lab.log; do
         kill -0 $! 2>/dev/null || { cat /tmp/lab.log; exit 1; }
         sleep 1
@@ -41,6 +43,8 @@ lab() {
     cat /tmp/lab.log
     address=$(grep -o 'http://127[^ ]*token=[0-9a-f]*' /tmp/lab.log | head -n 1)
     python3 -c 'import sys, urllib.request as r; print(r.urlopen(sys.argv[1]).status)' "$address"
+    trap - EXIT
+    kill $! && wait $! || true # what ends by a signal says so
 }
 
 for goal in "$@"; do
@@ -51,7 +55,7 @@ for goal in "$@"; do
 done
 INSIDE
 
-unshare --mount --pid --fork --kill-child sh -euc '
+unshare --mount sh -euc '
     tree=$1
     shift
     mount --bind "$tree" "$tree"
