@@ -31,10 +31,10 @@ useradd --create-home --shell /bin/bash learner
 echo 'learner ALL=(ALL) NOPASSWD: ALL' >/etc/sudoers.d/learner
 mv /opt/ebpflab /home/learner/ebpflab
 chown -R learner:learner /home/learner
-as_learner() { sudo -u learner -H sh -c "cd ~/ebpflab && $1"; }
 
 lab() {
-    as_learner 'exec make lab' >/tmp/lab.log 2>&1 &
+    # In a session of its own: sudo passes no signal on that comes from its command's own group.
+    setsid sudo -u learner -H sh -c 'cd ~/ebpflab && exec make lab' >/tmp/lab.log 2>&1 &
     trap 'kill $!' EXIT
     until grep -q 'token=' /tmp/lab.log; do
         kill -0 $! 2>/dev/null || { cat /tmp/lab.log; exit 1; }
@@ -50,7 +50,7 @@ lab() {
 for goal in "$@"; do
     echo "== make $goal, as $(sudo -u learner id -un)"
     started=$(date +%s)
-    case $goal in lab) lab ;; *) as_learner "make $goal" ;; esac
+    case $goal in lab) lab ;; *) sudo -u learner -H make -C /home/learner/ebpflab "$goal" ;; esac
     echo "== make $goal: $(($(date +%s) - started)) s"
 done
 INSIDE
