@@ -9,16 +9,13 @@ import atexit
 import ctypes as ct
 import os
 import re
-from contextlib import contextmanager
 from functools import partial
-from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
 import bcc
-import bccfix  # noqa: F401  it puts BCC right
 import descriptors
 import discover
 import fentry
-import guarded
 import headers
 import maps
 import named
@@ -28,7 +25,8 @@ import runstats
 import typeinfo
 import usdt
 from attachments import Attachment, close_probe, taken_fds
-from faults import Fault, printed
+from compiling import bcc_call, compiled
+from faults import Fault
 from instrument import (
     HIDDEN,
     LOST_SUFFIX,
@@ -39,11 +37,6 @@ from instrument import (
 )
 from streams import Drain, PerfStream, Ring, RingStream, Stream
 
-# A call to a function that does not exist is only a warning in C, and an obscure error later.
-_CFLAGS = [
-    "-Werror=implicit-function-declaration",
-    f"-DEBPFLAB_CPUS={maps.possible_cpus()}",  # for EBPFLAB_RINGS
-]
 _FUNCTION_TYPES = {
     "kprobe": bcc.BPF.KPROBE,
     "kretprobe": bcc.BPF.KPROBE,
@@ -60,51 +53,10 @@ _FUNCTION_TYPES = {
 }
 # Source, clang's flags, what reads USDT arguments, headers that were named: what makes a program.
 Key = Tuple[str, List[str], str, Optional[str]]
-_compiler = guarded.Guard()
-_GAVE_UP = "LLVM gave up on the program"
-# What clang printed of those, by their code: each costs a thread, and some 45 MB, for good, and the
-# cell is run again.
-_given_up: Dict[Tuple[str, ...], str] = {}
-os.environ.setdefault("BCC_PROBE_LIMIT", "1000000")  # we count nothing of ours against it
 
 
 def _nothing_counted() -> int:
     return 0
-
-
-@contextmanager
-def _in_memory(text: str) -> Iterator[List[str]]:
-    """clang flags that include ``text``, which moves no line of the reader's own."""
-    if not text:
-        yield []
-        return
-    with open(os.memfd_create("ebpflab-include"), "w") as file:
-        file.write(text)
-        file.flush()
-        yield ["-include", f"/proc/self/fd/{file.fileno()}"]
-
-
-def _bcc_call(function: Callable[[], Any]) -> Tuple[Any, Optional[str], str]:
-    """Call into BCC: its result, its complaint, and what was printed meanwhile."""
-    with printed:
-        mark = printed.mark()
-        try:
-            return function(), None, printed.since(mark)
-        except guarded.Lost:
-            return None, _GAVE_UP, printed.since(mark)
-        except (Exception, SystemExit) as error:  # BCC calls sys.exit on some errors
-            return None, str(error), printed.since(mark)
-
-
-class _Compiled(bcc.BPF):  # type: ignore[misc]  # bcc has no types
-    """BCC's object, which attaches nothing while it is made.
-
-    BCC attaches functions by their names in its constructor. If one of several cannot be
-    attached, the constructor raises, and the others stay attached with nobody to detach them.
-    """
-
-    def _trace_autoload(self) -> None:
-        pass
 
 
 class Program:
@@ -136,17 +88,7 @@ class Program:
 
     def _compile(self, code: Instrumented, cflags: List[str], readers: str) -> Optional[str]:
         """Let BCC compile; what it complains of, or None."""
-        tried = (code.text, *code.cflags, *cflags, readers, str(self.key[3]))
-        if tried in _given_up:
-            self.log = _given_up[tried]
-            return _GAVE_UP
-        with _in_memory(readers) as include:
-            flags = [*_CFLAGS, *code.cflags, *include, *cflags]
-            self.bpf, complaint, self.log = _bcc_call(
-                lambda: _compiler.call(lambda: _Compiled(text=code.text.encode(), cflags=flags))
-            )
-        if complaint == _GAVE_UP:
-            _given_up[tried] = self.log
+        self.bpf, complaint, self.log = compiled(code, cflags, readers, self.key[3])
         return complaint
 
     def attach_by_name(self) -> None:
@@ -289,7 +231,7 @@ class Program:
         self, spec: Tuple[Any, ...], attach: Callable[[], Any], explain: Callable[[str, str], Fault]
     ) -> Attachment:
         """Attach, and keep what came of it; or leave nothing behind, and explain."""
-        _, complaint, log = _bcc_call(attach)
+        _, complaint, log = bcc_call(attach)
         if complaint is not None:
             for _, _, fd in taken_fds(self.bpf):
                 os.close(fd)
@@ -349,7 +291,7 @@ class Program:
             if any(function in each.spec[1:2] for each in self.attachments.values()):
                 raise discover.explain_second_kind(function, typeinfo.program_type(loaded.fd), kind)
             os.close(self.bpf.funcs.pop(function.encode()).fd)  # of a probe that is gone
-        _, complaint, log = _bcc_call(lambda: self.bpf.load_func(function.encode(), kind))
+        _, complaint, log = bcc_call(lambda: self.bpf.load_func(function.encode(), kind))
         if complaint is not None:
             usdt.explain(self.key[0], function, self.key[2])
             fault = None

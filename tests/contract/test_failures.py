@@ -8,6 +8,7 @@ from ebpflab import Lab
 from ebpflab.errors import (
     AttachError,
     CompileError,
+    ProgramError,
     UnknownEvent,
     VerifierError,
 )
@@ -49,6 +50,22 @@ def test_what_llvm_cannot_translate_does_not_end_the_agent(lab: Lab, body: str, 
         with pytest.raises(CompileError, match=cure):
             lab.load(f"#include <uapi/linux/ptrace.h>\nint f(struct pt_regs *ctx) {{\n{body}}}\n")
     with lab.load(GOOD) as prog:
+        assert prog.functions == ["on_work"]
+
+
+@pytest.mark.local
+def test_llvm_gives_up_on_so_many_programs_and_then_no_more_are_tried() -> None:
+    """What each held stays until the agent ends, and the agent may not grow."""
+    division = f"#include <uapi/linux/ptrace.h>\nint f(struct pt_regs *ctx) {{\n{DIVISION}}}\n"
+    with Lab("local") as lab:
+        for divisor in range(3, 19, 2):
+            with pytest.raises(CompileError, match="unsigned"):
+                lab.load(division.replace("% 3", f"% {divisor}"))
+        with pytest.raises(ProgramError, match=r"given up on 8 .*lab\.close\(\)"):
+            lab.load(division.replace("% 3", "% 19"))
+        with pytest.raises(CompileError, match="unsigned"):  # what is known is told again
+            lab.load(division)
+    with Lab("local") as lab, lab.load(GOOD) as prog:
         assert prog.functions == ["on_work"]
 
 

@@ -1,0 +1,87 @@
+"""BCC's compilation of a program, which LLVM may end the process in: see guarded.py."""
+
+import os
+from contextlib import contextmanager
+from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Tuple
+
+import bcc
+import bccfix  # noqa: F401  it puts BCC right
+import guarded
+import maps
+from faults import Fault, printed
+from instrument import Instrumented
+
+# A call to a function that does not exist is only a warning in C, and an obscure error later.
+_CFLAGS = [
+    "-Werror=implicit-function-declaration",
+    f"-DEBPFLAB_CPUS={maps.possible_cpus()}",  # for EBPFLAB_RINGS
+]
+_GAVE_UP = "LLVM gave up on the program"
+MOST_GIVEN_UP = 8  # each costs a thread, and some 45 MB, until the agent ends
+_compiler = guarded.Guard()
+# What clang printed of those, by their code, since a cell is run again.
+_given_up: Dict[Tuple[str, ...], str] = {}
+os.environ.setdefault("BCC_PROBE_LIMIT", "1000000")  # we count nothing of ours against it
+
+
+class _Compiled(bcc.BPF):  # type: ignore[misc]  # bcc has no types
+    """BCC's object, which attaches nothing while it is made.
+
+    BCC attaches functions by their names in its constructor. If one of several cannot be
+    attached, the constructor raises, and the others stay attached with nobody to detach them.
+    """
+
+    def _trace_autoload(self) -> None:
+        pass
+
+
+def bcc_call(function: Callable[[], Any]) -> Tuple[Any, Optional[str], str]:
+    """Call into BCC: its result, its complaint, and what was printed meanwhile."""
+    with printed:
+        mark = printed.mark()
+        try:
+            return function(), None, printed.since(mark)
+        except guarded.Lost:
+            return None, _GAVE_UP, printed.since(mark)
+        except (Exception, SystemExit) as error:  # BCC calls sys.exit on some errors
+            return None, str(error), printed.since(mark)
+
+
+def compiled(
+    code: Instrumented, cflags: Sequence[str], readers: str, tree: Optional[str]
+) -> Tuple[Any, Optional[str], str]:
+    """BCC's object, or its complaint; and what clang printed. ``tree`` of headers is in use."""
+    tried = (code.text, *code.cflags, *cflags, readers, str(tree))
+    if tried in _given_up:
+        return None, _GAVE_UP, _given_up[tried]
+    if len(_given_up) >= MOST_GIVEN_UP:
+        raise _too_many()
+    with _in_memory(readers) as include:
+        flags = [*_CFLAGS, *code.cflags, *include, *cflags]
+        bpf, complaint, log = bcc_call(
+            lambda: _compiler.call(lambda: _Compiled(text=code.text.encode(), cflags=flags))
+        )
+    if complaint == _GAVE_UP:
+        _given_up[tried] = log
+    return bpf, complaint, log
+
+
+def _too_many() -> Fault:
+    return Fault(
+        "ProgramError",
+        f"The program is not compiled: LLVM has given up on {MOST_GIVEN_UP} others of this lab, and"
+        " what it held of each is not given back until the lab is closed. What helps: lab.close(),"
+        " then lab = Lab(), and load again what you need.",
+    )
+
+
+@contextmanager
+def _in_memory(text: str) -> Iterator[List[str]]:
+    """clang flags that include ``text``, which moves no line of the reader's own."""
+    if not text:
+        yield []
+        return
+    with open(os.memfd_create("ebpflab-include"), "w") as file:
+        file.write(text)
+        file.flush()
+        yield ["-include", f"/proc/self/fd/{file.fileno()}"]
