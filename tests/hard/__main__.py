@@ -18,6 +18,7 @@ import os
 import subprocess
 import sys
 from datetime import UTC, datetime
+from importlib.util import find_spec
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -63,6 +64,8 @@ def _faults(_: float) -> bool:
 
 
 def _fuzz(minutes: float) -> bool:
+    if find_spec("atheris") is None:
+        raise SystemExit("Fuzzing takes atheris, which `make hard` installs: pip install atheris")
     found = []
     for target in fuzz.TARGETS:
         found.append(fuzz.fuzz(target, int(60 * minutes / len(fuzz.TARGETS)), FIGURES))
