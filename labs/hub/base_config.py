@@ -17,10 +17,10 @@ c.Spawner.args = [
 ]
 c.Spawner.default_url = "/lab"
 c.Spawner.environment = {"EBPFLAB_TARGET": "vm"}  # the machine itself is never traced
-c.Spawner.start_timeout = 120  # thirty at once
-c.Spawner.http_timeout = 120
+c.Spawner.start_timeout = 300  # a class at once, on two cores
+c.Spawner.http_timeout = 300
 
-c.JupyterHub.concurrent_spawn_limit = 10
+c.JupyterHub.concurrent_spawn_limit = 40  # a class comes at once, and the hub turns nobody away
 c.JupyterHub.load_roles = [
     {
         "name": "idle-culler",

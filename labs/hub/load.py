@@ -246,6 +246,8 @@ def main() -> int:
             names = [f"student{number:02}" for number in range(1, students + 1)]
             visits = list(pool.map(lambda name: Student(name, password).attend(cells), names))
             usage.stop()
+        if any(visit.failures for visit in visits):
+            print(f"What the hub said last:\n{(Path(folder) / 'hub.log').read_text()[-3000:]}")
     report(visits, usage)
     return 1 if any(visit.failures for visit in visits) else 0
 

@@ -92,6 +92,8 @@ def prepare(goal: str) -> None:
     environment.ensure(REPOSITORY, EXTRAS.get(goal, ("lab",)))
     if goal == "tools":
         return
+    if goal == "hub" and os.geteuid() == 0:
+        environment.require_readable(REPOSITORY)
     if goal in ("box", "test-vagrant"):
         packages.ensure(packages.FOR_BOX if goal == "box" else packages.FOR_VAGRANT)
         return

@@ -58,6 +58,19 @@ def read(stamp: Path) -> dict[str, Any]:
         return {}
 
 
+def require_readable(repository: Path) -> None:
+    """Stop where other users, as a hub's students are, cannot start .venv's Python."""
+    python = repository / ".venv/bin/python"
+    for file in (python, python.resolve()):
+        for above in reversed(file.parents):
+            if not above.stat().st_mode & 0o001:
+                raise Stop(
+                    f"students are users of their own, and may not enter {above}, where\n"
+                    f"{file} is. Put this repository where all may read it, and make .venv\n"
+                    "with the system's Python: rm -r .venv && make hub PYTHON=/usr/bin/python3"
+                )
+
+
 def create(repository: Path) -> None:
     say(f"Making .venv with {sys.executable}")
     made = subprocess.run([sys.executable, "-m", "venv", "--clear", repository / ".venv"])

@@ -10,6 +10,7 @@ import ast
 import importlib
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -418,6 +419,21 @@ def test_venv_that_was_moved_or_lost_its_python_is_made_anew(repository: Reposit
     assert environment.describe(moved, ["lab"])["repository"] == str(moved)
     old = environment.read(moved / ".venv/ebpflab.json")
     assert old["repository"] != str(moved)
+
+
+def test_a_python_in_a_closed_home_is_no_hubs(load: Load) -> None:
+    environment, stop = load("environment"), load("stop")
+    with tempfile.TemporaryDirectory(dir="/tmp") as made:  # pytest's own are closed, too
+        folder = Path(made)
+        folder.chmod(0o755)
+        (folder / ".venv/bin").mkdir(parents=True)
+        (folder / "home").mkdir()
+        (folder / "home/python3").touch()
+        (folder / ".venv/bin/python").symlink_to(folder / "home/python3")
+        environment.require_readable(folder)
+        (folder / "home").chmod(0o700)
+        with pytest.raises(stop.Stop, match=rf"may not enter {folder}/home(?s:.*)make hub PYTHON="):
+            environment.require_readable(folder)
 
 
 def test_an_installation_that_failed_is_not_trusted(
