@@ -17,7 +17,7 @@ _CFLAGS = [
     f"-DEBPFLAB_CPUS={maps.possible_cpus()}",  # for EBPFLAB_RINGS
 ]
 _GAVE_UP = "LLVM gave up on the program"
-MOST_GIVEN_UP = 8  # each costs a thread, and some 45 MB, until the agent ends
+_MOST_GIVEN_UP = 8  # each costs a thread, and some 45 MB, until the agent ends
 _compiler = guarded.Guard()
 # What clang printed of those, by their code, since a cell is run again.
 _given_up: Dict[Tuple[str, ...], str] = {}
@@ -54,7 +54,7 @@ def compiled(
     tried = (code.text, *code.cflags, *cflags, readers, str(tree))
     if tried in _given_up:
         return None, _GAVE_UP, _given_up[tried]
-    if len(_given_up) >= MOST_GIVEN_UP:
+    if len(_given_up) >= _MOST_GIVEN_UP:
         raise _too_many()
     with _in_memory(readers) as include:
         flags = [*_CFLAGS, *code.cflags, *include, *cflags]
@@ -69,7 +69,7 @@ def compiled(
 def _too_many() -> Fault:
     return Fault(
         "ProgramError",
-        f"The program is not compiled: LLVM has given up on {MOST_GIVEN_UP} others of this lab, and"
+        f"The program is not compiled: LLVM has given up on {_MOST_GIVEN_UP} others of this lab, and"
         " what it held of each is not given back until the lab is closed. What helps: lab.close(),"
         " then lab = Lab(), and load again what you need.",
     )
