@@ -69,9 +69,9 @@ def compiled(
 def _too_many() -> Fault:
     return Fault(
         "ProgramError",
-        f"The program is not compiled: LLVM has given up on {_MOST_GIVEN_UP} others of this lab, and"
-        " what it held of each is not given back until the lab is closed. What helps: lab.close(),"
-        " then lab = Lab(), and load again what you need.",
+        f"The program is not compiled: LLVM has given up on {_MOST_GIVEN_UP} others of this lab,"
+        " and what it held of each is not given back until the lab is closed. What helps:"
+        " lab.close(), then lab = Lab(), and load again what you need.",
     )
 
 

@@ -25,7 +25,8 @@ ABOUT = {
 after each chapter. What is *kernel* is the guest's. Growth is a straight line from the second
 round on, the median over chapters. A thread of the agent stays, with some 45 MB, for each program
 that LLVM gives up on, once ([architecture.md](architecture.md), "Compilation"), and some 6 KB with
-each other program (240 different ones natively, from the thirtieth on). Widgets are boxes of chapter 11's own, see below.
+each other program (240 different ones natively, from the thirtieth on). Widgets
+are boxes of chapter 11's own, see below.
 
 """,
     "replay": """The same of the notebook's half alone: each chapter plays its recording, with a lab
