@@ -184,7 +184,7 @@ def _vm_list(arguments: argparse.Namespace) -> int:
     if not images:
         print("No image has been built yet. Build one: ebpflab vm build")
         return 0
-    layout = "{:<14}{:<10}{:<28}{:<10}{:>8}  {:<18}{:<6}{}"
+    layout = "{:<14}{:<19}{:<28}{:<10}{:>8}  {:<18}{:<6}{}"
     print(layout.format("HASH", "SUITE", "KERNEL", "BCC", "SIZE", "CREATED", "ACCEL", "").rstrip())
     for image in images:
         size = f"{image.size_bytes / 1e6:,.0f} MB"

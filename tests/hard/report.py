@@ -6,6 +6,7 @@ import json
 import math
 import os
 import platform
+import re
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ what is in them, until somebody closes them; nine tenths of the blocks come with
 
 """,
 }
-ELSEWHERE = {
+_ELSEWHERE = {
     "the agent is killed; the notebook is killed; a lab is closed": "contract/test_endings.py",
     "a running cell is interrupted; a cell is run again": "contract/test_notebook_kernel.py",
     "the guest panics; its keeper is killed; its image is removed": "vm/test_vm_guest.py",
@@ -48,7 +49,8 @@ ELSEWHERE = {
 
 
 def write(figures: Path) -> None:
-    """Write the page; a part without figures says how to make them."""
+    """Write the page. A part without figures keeps what the page says of it."""
+    said = dict(re.findall(r"^## (.+)\n\n((?:(?!## ).*\n?)*)", PAGE.read_text(), re.MULTILINE))
     text = HEAD
     for part, title, describe in (
         ("faults", "Faults", _faults),
@@ -57,18 +59,19 @@ def write(figures: Path) -> None:
         ("replay", "Recordings, again and again", _soak),
     ):
         file = figures / f"{part}.json"
-        text += f"\n## {title}\n\n{ABOUT.get(part, '')}"
         if file.exists():
             made = json.loads(file.read_text())
-            text += f"{made['date']}, {_machine()}.\n\n{describe(made['figures'])}"
+            section = f"{made['date']}, {_machine()}.\n\n{describe(made['figures'])}"
+            section = ABOUT.get(part, "") + section + (_elsewhere() if part == "faults" else "")
         else:
-            text += f"Not run yet: `.venv/bin/python tests/hard {part}`.\n"
-        if part == "faults":
-            rows = [[what, f"`tests/{where}`"] for what, where in ELSEWHERE.items()]
-            text += "\nTested elsewhere, with every `make test`:\n\n" + _table(
-                ["what", "where"], rows
-            )
+            section = said.get(title, f"Not run yet: `.venv/bin/python tests/hard {part}`.")
+        text += f"\n## {title}\n\n{section.rstrip()}\n"
     PAGE.write_text(text)
+
+
+def _elsewhere() -> str:
+    rows = [[what, f"`tests/{where}`"] for what, where in _ELSEWHERE.items()]
+    return "\nTested elsewhere, with every `make test`:\n\n" + _table(["what", "where"], rows)
 
 
 def _machine() -> str:
