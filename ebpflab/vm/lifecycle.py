@@ -7,6 +7,7 @@ usual start, with everything there, takes no lock but the guest's own.
 from __future__ import annotations
 
 import json
+import os
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -106,20 +107,27 @@ def _image_of(made_from: recipe.Recipe, progress: Progress) -> Path:
 def _on_best_machine(
     path: Path, arch: str, progress: Progress, use: Callable[[qemu.Machine], Result]
 ) -> Result:
-    """``use`` the machine that is fastest here and has a saved guest; KVM may still fail then."""
+    """``use`` the machine that is fastest here. Where KVM still fails then, TCG does instead.
+
+    A KVM that has run a guest here before is tried again by the next lab: it fails of a machine
+    that is too busy, say, and the verdict would make every lab slow until the host boots.
+    """
     machine = qemu.Machine(arch, accel.choose(path, arch, progress).name)
+    slower = qemu.Machine(arch, "tcg")
+    proven = warm.is_warm(path, machine)
     try:
         _warm(path, machine, progress)
         return use(machine)
     except VMError as error:
-        if machine.accel != "kvm":
+        if machine == slower or not (os.access(path, os.W_OK) or warm.is_warm(path, slower)):
             raise
         reason = str(error).splitlines()[0]
-    accel.record(path, arch, accel.Accel("tcg", f"KVM worked until a guest was run: {reason}"))
-    progress("KVM failed; going on without it")
-    machine = qemu.Machine(arch, "tcg")
-    _warm(path, machine, progress)
-    return use(machine)
+    if not proven:
+        failed = f"KVM worked until a guest was run: {reason}"
+        accel.record(path, arch, accel.Accel("tcg", failed))
+    progress(f"KVM failed; going on without it, which is slower: {reason}")
+    _warm(path, slower, progress)
+    return use(slower)
 
 
 def _warm(path: Path, machine: qemu.Machine, progress: Progress) -> None:

@@ -35,9 +35,9 @@ from ebpflab.vm.steps import Steps
 
 # Time-outs: many times what it takes here, for slow and busy machines. KVM has TCG to fall
 # back to, and so less patience.
-_BOOT_SECONDS = {"kvm": 60.0, "tcg": 300.0}
+_BOOT_SECONDS = {"kvm": 120.0, "tcg": 300.0}
 _BOOTS = 3
-_RESUME_SECONDS = {"kvm": 10.0, "tcg": 60.0}
+_RESUME_SECONDS = {"kvm": 30.0, "tcg": 60.0}
 
 
 def directory(image: Path, machine: qemu.Machine) -> Path:

@@ -73,6 +73,24 @@ def test_kvm_that_fails_after_its_trial_is_given_up(guests: Guests, failing: str
     assert start() == "guest on tcg"
 
 
+def test_a_kvm_that_has_run_a_guest_is_tried_again(guests: Guests) -> None:
+    assert start() == "guest on kvm"
+    guests.failing = "resume kvm"
+    assert start() == "guest on tcg"
+    guests.failing = "nothing"
+    assert start() == "guest on kvm"
+
+
+def test_where_tcg_has_no_guest_and_cannot_get_one_the_failure_is_kvms(
+    guests: Guests, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start()
+    monkeypatch.setattr("os.access", lambda path, mode: path != cache.root())
+    guests.failing = "resume kvm"
+    with pytest.raises(VMError, match="it hung"):
+        start()
+
+
 def test_tcg_that_fails_has_nothing_to_fall_back_to(guests: Guests) -> None:
     accel.record(cache.root(), "amd64", accel.Accel("tcg", "no KVM"))
     guests.failing = "resume tcg"

@@ -19,7 +19,7 @@ from ebpflab import vm
 from ebpflab.agent import wire
 from ebpflab.errors import VMError
 from ebpflab.targets.vm import VmTarget, VmTransport
-from ebpflab.vm import cache, delivery, recipe, warm
+from ebpflab.vm import accel, cache, delivery, qemu, recipe, warm
 from ebpflab.vm.guest import Guest
 
 Start = Callable[[str], Guest]
@@ -197,11 +197,13 @@ def test_an_image_in_use_is_not_removed(image: str, start: Start) -> None:
     assert vm.ready()
 
 
-def test_a_start_that_fails_leaves_no_guest(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_start_that_fails_leaves_no_guest(image: str, monkeypatch: pytest.MonkeyPatch) -> None:
     before = qemus()
+    path, arch = cache.image_directory(image), recipe.current().arch
+    machine = qemu.Machine(arch, accel.choose(path, arch, print).name)
     monkeypatch.setattr(warm, "_RESUME_SECONDS", {"kvm": 1.0, "tcg": 1.0})
     with pytest.raises(VMError, match="did not answer within 1 s"):
-        vm.start(print, delivery.parcel({})[:7])
+        warm.resume(path, machine, delivery.parcel({})[:7])
     wait_until(lambda: not qemus() - before, 2)
 
 
