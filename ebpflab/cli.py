@@ -166,7 +166,7 @@ _USE_BOX = """\
 The box is ready: {file}
     vagrant box add --force --name ebpflab {file}
     EBPFLAB_BOX=ebpflab vagrant up --provider libvirt
-without KVM, with EBPFLAB_CPU_MODEL=Nehalem as well. Its key is in it: do not give it away."""
+without KVM, with EBPFLAB_EMULATE=1 as well. Its key is in it: do not give it away."""
 
 
 def _vm_box(arguments: argparse.Namespace) -> int:

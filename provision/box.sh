@@ -61,6 +61,11 @@ match_headers() {
     exit 1
 }
 
+use_kvm() {
+    # Guests of this VM's own, where it is given virtualization; doctor says whether it is.
+    usermod --append --groups kvm "$user"
+}
+
 copy_repository() {
     # --update keeps what was changed here after it was changed there: a reader's notebooks.
     sudo -u "$user" mkdir -p "$home/ebpflab"
@@ -121,6 +126,7 @@ set-up)
     match_headers
     follow_kernel_upgrades
     sh "$source/provision/customize.sh" "$source" box
+    use_kvm
     copy_repository
     start_jupyterlab
     ;;

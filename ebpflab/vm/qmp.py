@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from ebpflab.errors import VMError
@@ -37,21 +38,38 @@ class Monitor:
             if "return" in answer:
                 return answer["return"]
 
-    def save(self, state: int) -> None:
-        """Stop the guest and write the state of its devices to the descriptor ``state``."""
+    def save(self) -> bytes:
+        """Stop the guest; the state of its devices."""
         self.execute("migrate-set-capabilities", capabilities=[_KEEP_MEMORY])
-        self.execute("getfd", pass_fds=[state], fdname="state")
-        self.execute("migrate", uri="fd:state")
+        with self._given_a_socket() as ours:
+            self.execute("migrate", uri="fd:state")
+            with ours.makefile("rb") as file:
+                state = file.read()
         while (status := self.execute("query-migrate"))["status"] != "completed":
             if status["status"] in ("failed", "cancelled"):
                 raise VMError(f"QEMU could not save the guest: {status.get('error-desc', status)}")
             time.sleep(0.02)
+        return state
 
-    def resume(self, state: int) -> None:
+    def resume(self, state: bytes) -> None:
         """Let a guest that waits for its state have it, and run."""
         self.execute("migrate-set-capabilities", capabilities=[_KEEP_MEMORY])
-        self.execute("getfd", pass_fds=[state], fdname="state")
-        self.execute("migrate-incoming", uri="fd:state")
+        with self._given_a_socket() as ours:
+            self.execute("migrate-incoming", uri="fd:state")
+            with suppress(OSError):  # a QEMU that has ended is asked why by whoever waits for it
+                ours.sendall(state)
+
+    @contextmanager
+    def _given_a_socket(self) -> Iterator[socket.socket]:
+        """Our end of a socket whose other end QEMU calls ``fd:state``.
+
+        Every QEMU takes one. Of files it has warned since 9.1, and ``file:`` is new in 8.2.
+        """
+        ours, theirs = socket.socketpair()
+        with ours:
+            with theirs:
+                self.execute("getfd", pass_fds=[theirs.fileno()], fdname="state")
+            yield ours
 
     def close(self) -> None:
         self._lines.close()

@@ -88,8 +88,7 @@ def resume(
         )
         guest = Guest(image, line, console)
     try:
-        with (saved / "state").open("rb") as state:
-            guest.monitor.resume(state.fileno())
+        guest.monitor.resume((saved / "state").read_bytes())
         guest.send(parcel)
         guest.expect(delivery.RUN, _RESUME_SECONDS[machine.accel])
     except BaseException:
@@ -158,8 +157,7 @@ def _boot_once(image: Path, machine: qemu.Machine, building: Path, steps: Steps)
         if guest.kernel_complaints():
             raise VMError(f"The guest's kernel stumbled while it booted. {guest.post_mortem()}")
         steps.begin("saving it")
-        with (building / "state").open("wb") as state:
-            guest.monitor.save(state.fileno())
+        (building / "state").write_bytes(guest.monitor.save())
         guest.monitor.execute("quit")
         guest.wait()
     finally:

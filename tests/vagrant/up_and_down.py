@@ -1,6 +1,6 @@
-"""`make test-vagrant`: our own box, `vagrant up` under emulation, two chapters in it, and its end.
+"""`make test-vagrant`: our own box, `vagrant up` under emulation, what works in it, and its end.
 
-Takes about half an hour and root, so it is no part of `make test` (pytest does not collect a file
+Takes about an hour and root, so it is no part of `make test` (pytest does not collect a file
 of this name by itself). Everything it starts ends with it: the VM, its disks, libvirt where none
 was running, and the network. Vagrant's own files are in a temporary folder.
 """
@@ -39,9 +39,6 @@ Vagrant.configure("2") do |config|
 end
 """
 VIRSH = ["virsh", "--connect", "qemu:///system"]
-# Of those that can be emulated, the first with all that numpy's and pyarrow's wheels execute
-# (x86-64-v2). On qemu64, importing them is an illegal instruction.
-CPU_MODEL = "Nehalem"
 
 
 def say(what: str, since: float) -> None:
@@ -121,7 +118,7 @@ def vagrant(libvirt: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         "VAGRANT_DOTFILE_PATH": str(folder / "dot"),
         "EBPFLAB_BOX": BOX,
         "EBPFLAB_PORT": str(port),
-        "EBPFLAB_CPU_MODEL": CPU_MODEL,
+        "EBPFLAB_EMULATE": "1",
     }
     (folder / "home").mkdir()
     (folder / "home" / "Vagrantfile").write_text(HOME_VAGRANTFILE)
@@ -172,6 +169,14 @@ def test_a_chapter_runs_through_the_forwarded_port(server: Server, chapter: str)
     assert "Tracing this machine's own kernel" in "".join(cell.text for cell in ran.values())
 
 
+def tests_inside(vagrant: dict[str, str], tests: str, sudo: str = "") -> None:
+    """Those tests, in the VM; what they attach to is its kernel, or a guest of its own."""
+    started = time.monotonic()
+    pytest_inside = f"{sudo} .venv/bin/python -m pytest -q -rf -p no:cacheprovider {tests}"
+    said = inside(vagrant, f"cd ebpflab && {pytest_inside}")
+    say(f"{sudo} {tests} inside, {said.splitlines()[-1].strip('= ')}", started)
+
+
 def test_the_checks_and_unit_tests_pass_inside(server: Server, vagrant: dict[str, str]) -> None:
     started = time.monotonic()
     inside(vagrant, "cd ebpflab && make check")
@@ -179,9 +184,20 @@ def test_the_checks_and_unit_tests_pass_inside(server: Server, vagrant: dict[str
     # What the set-up leaves out where no guest is needed, and tests of the guest look for.
     tools = "qemu-system-x86 qemu-utils mmdebstrap uidmap"
     inside(vagrant, f"sudo apt-get install --yes --no-install-recommends -q {tools}")
+    tests_inside(vagrant, "tests/unit")
+
+
+def test_the_contract_holds_on_the_kernel_inside(server: Server, vagrant: dict[str, str]) -> None:
+    tests_inside(vagrant, "tests/contract -k local", sudo="sudo")
+
+
+def test_kvm_runs_guests_inside(server: Server, vagrant: dict[str, str]) -> None:
+    """Their KVM is an emulated processor's; it is as real to QEMU, and to ebpflab, as any."""
     started = time.monotonic()
-    inside(vagrant, "cd ebpflab && .venv/bin/python -m pytest -q tests/unit")
-    say("tests/unit inside", started)
+    inside(vagrant, "cd ebpflab && .venv/bin/ebpflab vm build")
+    say("the guest, built and saved inside", started)
+    tests_inside(vagrant, "tests/vm")
+    assert re.search(r"\bkvm +current", inside(vagrant, "ebpflab/.venv/bin/ebpflab vm list"))
 
 
 def test_headers_follow_another_kernel(server: Server, vagrant: dict[str, str]) -> None:
