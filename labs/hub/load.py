@@ -108,6 +108,8 @@ class Student:
         try:
             for number, (name, code) in enumerate(cells):
                 self._run_cell(socket, name, code)
+                if self.visit.failures:  # what comes after it fails because of it
+                    break
                 if number == 0:  # `lab = Lab()`
                     self.visit.lab_seconds = time.monotonic() - began
         finally:
