@@ -25,7 +25,7 @@ test: ## set up, then run every test
 	@$(SETUP) test
 	@$(BIN)/python -m pytest
 
-test-vagrant: ## vagrant up for real, under emulation, and what works in it (an hour)
+test-vagrant: ## vagrant up for real, under emulation, and what works in it (40 minutes)
 	@$(SETUP) test-vagrant
 	@$(BIN)/python -m pytest -s tests/vagrant/up_and_down.py
 

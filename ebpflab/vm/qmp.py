@@ -13,6 +13,7 @@ from ebpflab.errors import VMError
 
 # The memory is a file that stays where it is: only the devices' state is saved.
 _KEEP_MEMORY = {"capability": "x-ignore-shared", "state": True}
+_STATE_SECONDS = 30.0  # for half a megabyte
 
 
 class Monitor:
@@ -56,7 +57,8 @@ class Monitor:
         self.execute("migrate-set-capabilities", capabilities=[_KEEP_MEMORY])
         with self._given_a_socket() as ours:
             self.execute("migrate-incoming", uri="fd:state")
-            with suppress(OSError):  # a QEMU that has ended is asked why by whoever waits for it
+            ours.settimeout(_STATE_SECONDS)
+            with suppress(OSError):  # one that has ended, or stands still, shows by its answer
                 ours.sendall(state)
 
     @contextmanager

@@ -67,7 +67,7 @@ def test_a_killed_notebook_leaves_nothing(target: str) -> None:
     assert below
     notebook.kill()
     notebook.wait()
-    assert _wait_for_end(below, seconds=10) == set()
+    assert _wait_for_end(below, seconds=2) == set()
 
 
 @pytest.mark.parametrize("target", PARAMS)

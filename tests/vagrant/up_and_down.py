@@ -1,6 +1,6 @@
 """`make test-vagrant`: our own box, `vagrant up` under emulation, what works in it, and its end.
 
-Takes about an hour and root, so it is no part of `make test` (pytest does not collect a file
+Takes some forty minutes and root, so it is no part of `make test` (pytest does not collect a file
 of this name by itself). Everything it starts ends with it: the VM, its disks, libvirt where none
 was running, and the network. Vagrant's own files are in a temporary folder.
 """
