@@ -6,13 +6,14 @@
     ebpflab setup-sudo     let one user start the agent as root, and nothing else
 
 An error of ours ends a command with one message and exit status 1, never a traceback; Ctrl-C
-ends it with 130.
+ends it with 130, and a reader of its output that goes away with 141, as shells count signals.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import shutil
 import sys
 import textwrap
@@ -31,7 +32,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     command: Callable[[argparse.Namespace], int] = arguments.command
     try:
-        return command(arguments)
+        status = command(arguments)
+        sys.stdout.flush()
+        return status
+    except BrokenPipeError:  # `| head` has read enough; what is left would fail again at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     except EbpflabError as error:
         print(f"ebpflab: {error}", file=sys.stderr)
         return 1
