@@ -13,7 +13,11 @@ CLOCK = {"ev_type": PerfType.SOFTWARE, "ev_config": PerfSWConfig.CPU_CLOCK}
 FAULTS = {"ev_type": PerfType.SOFTWARE, "ev_config": PerfSWConfig.PAGE_FAULTS}
 COUNT = r"""
 // uapi/linux/bpf_perf_event.h says the same, and takes four times as long to compile.
+#ifdef bpf_target_arm64
+struct sample { char registers[272]; u64 sample_period, addr; };
+#else
 struct sample { char registers[168]; u64 sample_period, addr; };
+#endif
 BPF_HASH(faults, u32, u64);
 BPF_HASH(samples, u32, u64);
 int on_fault(struct sample *ctx) {

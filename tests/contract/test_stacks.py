@@ -13,7 +13,11 @@ from ebpflab.errors import ProgramError
 # Each new page that is touched is one page fault, so stacks are counted exactly. No include: what
 # a perf event hands to a function begins with the registers, which only their size matters of.
 STACKS = r"""
+#ifdef bpf_target_arm64
+struct sample { char registers[272]; u64 sample_period, addr; };
+#else
 struct sample { char registers[168]; u64 sample_period, addr; };
+#endif
 struct key { u32 pid; int user_stack_id, kernel_stack_id; char comm[16]; };
 BPF_STACK_TRACE(stacks, 1024);
 BPF_HASH(counts, struct key, u64);
@@ -41,12 +45,18 @@ static sigset_t usr1;
 APART void touch(void) { *page = 1; page += 4096; __asm__ volatile(""); }
 APART void warm(void) { for (int n = 0; n < 101; n++) touch(); __asm__ volatile(""); }
 APART void hot(void) { for (int n = 0; n < 401; n++) touch(); __asm__ volatile(""); }
+#ifdef __aarch64__  // stp x29, x30, [sp, #-16]!; mov x29, sp; mov w1, #1; strb w1, [x0]
+static unsigned made[] = {0xa9bf7bfd, 0x910003fd, 0x52800021, 0x39000001,
+                          0xa8c17bfd, 0xd65f03c0};  // ldp x29, x30, [sp], #16; ret
+#else  // push %rbp; mov %rsp, %rbp; movb $1, (%rdi); pop %rbp; ret
 static unsigned char made[] = {0x55, 0x48, 0x89, 0xe5, 0xc6, 0x07, 0x01, 0x5d, 0xc3};
-APART void jit(void) {  // push %rbp; mov %rsp, %rbp; movb $1, (%rdi); pop %rbp; ret
+#endif
+APART void jit(void) {
   char path[64];
   int rwx = PROT_READ | PROT_WRITE | PROT_EXEC;
   void *code = mmap(NULL, 4096, rwx, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   memcpy(code, made, sizeof(made));
+  __builtin___clear_cache(code, (char *)code + sizeof(made));
   sprintf(path, "/tmp/perf-%d.map", getpid());
   FILE *map = fopen(path, "w");
   fprintf(map, "%lx %zx py::made while it ran\n", (long)code, sizeof(made));
@@ -86,9 +96,10 @@ def touching(lab: Lab) -> Iterator[str]:
 
 
 def _wait(lab: Lab, pid: int) -> None:
-    """Until it waits for a signal."""
+    """Until it waits for a signal; fails when it has ended instead."""
     wait = 'until grep -q "S (sl" /proc/$1/status && grep -q sigtimedwait /proc/$1/wchan'
-    lab.run(["sh", "-c", f"{wait}; do sleep 0.01; done", "sh", str(pid)])
+    loop = f"{wait}; do [ -e /proc/$1/exe ] || exit 1; sleep 0.01; done"
+    assert lab.run(["sh", "-c", loop, "sh", str(pid)]).returncode == 0
 
 
 def _named(frame: pd.DataFrame) -> dict[tuple[str, ...], int]:

@@ -186,10 +186,10 @@ def test_files_that_are_no_programs(lab: Lab, folder: str) -> None:
     lab.run(["sh", "-c", f"head -c 1000 {folder}/usdt_loop > {folder}/cut"])
     with pytest.raises(AttachError, match="cut or damaged"):
         lab.usdt_probes(f"{folder}/cut")
-    foreign = "printf '\\267\\0' | dd of={0}/arm bs=1 seek=18 conv=notrunc"
+    foreign = "printf '\\050\\0' | dd of={0}/arm bs=1 seek=18 conv=notrunc"
     lab.run(["cp", f"{folder}/usdt_loop", f"{folder}/arm"])
     lab.run(["sh", "-c", foreign.format(folder)])
-    with pytest.raises(AttachError, match=r"another processor \(ARM \(64 bits\)\)"):
+    with pytest.raises(AttachError, match=r"another processor \(ARM \(32 bits\)\)"):
         lab.usdt(f"{folder}/arm")
 
 

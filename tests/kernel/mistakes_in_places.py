@@ -165,9 +165,9 @@ PROGRAMS = (
     Case(
         "a program for another processor",
         errors.AttachError,
-        (r"another processor \(ARM \(64 bits\)\)",),
+        (r"another processor \(ARM \(32 bits\)\)",),
         "Build it, or copy it, for the machine that is traced.",
-        code='prog.attach_uprobe(name="/tmp/work-arm64", sym="work", fn_name="count")',
+        code='prog.attach_uprobe(name="/tmp/work-arm", sym="work", fn_name="count")',
     ),
     Case(
         "a stripped program",

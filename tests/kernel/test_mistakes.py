@@ -43,8 +43,8 @@ class Mistakes:
         for path, flags in (("/tmp/work", []), ("/tmp/work-stripped", ["-s"])):
             built = lab.run(["gcc", "-O1", *flags, "-x", "c", "-o", path, "-"], input=WORK_C)
             assert built.returncode == 0, built.stderr
-        machine = "printf '\\267\\0' | dd of=/tmp/work-arm64 bs=1 seek=18 conv=notrunc"
-        lab.run(["sh", "-c", f"cp /tmp/work /tmp/work-arm64; {machine}"])
+        machine = "printf '\\050\\0' | dd of=/tmp/work-arm bs=1 seek=18 conv=notrunc"
+        lab.run(["sh", "-c", f"cp /tmp/work /tmp/work-arm; {machine}"])
 
     def make(self, case: Case) -> Exception:
         if case.name not in self._made:
