@@ -87,8 +87,10 @@ int main(void) {
 def touching(lab: Lab) -> Iterator[str]:
     """The program above, built with frame pointers."""
     folder = lab.run(["mktemp", "-d"]).stdout.strip()
-    # Without optimising, for each function to have a frame: gcc leaves it out of small ones.
-    command = ["gcc", "-O0", "-x", "c", "-o", f"{folder}/touching", "-"]
+    # For each function to have a frame: gcc leaves it out of small ones when it optimises, and on
+    # arm64 always out of those that call nothing.
+    flags = ["-O0", "-mno-omit-leaf-frame-pointer"]
+    command = ["gcc", *flags, "-x", "c", "-o", f"{folder}/touching", "-"]
     built = lab.run(command, input=PROGRAM_C)
     assert built.returncode == 0, built.stderr
     yield f"{folder}/touching"
