@@ -22,6 +22,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="write the pages of docs/ that tests generate, instead of comparing with them",
     )
+    parser.addoption(
+        "--machine",
+        metavar="ssh://USER@HOST",
+        help="trace that machine in tests/contract -k ssh, tests/kernel and tests/notebooks",
+    )
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -52,6 +52,10 @@ def lab(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
         with Lab(f"replay:{tape}") as lab:
             yield lab
         return
+    if request.param == "ssh" and (machine := request.config.getoption("--machine")):
+        with Lab(machine) as lab:
+            yield lab
+        return
     if request.param == "ssh":
         folder = tmp_path_factory.mktemp("sshd")
         with own_sshd.serving(folder) as address, pytest.MonkeyPatch.context() as patch:

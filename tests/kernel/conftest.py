@@ -1,4 +1,4 @@
-"""Tests of kernel tracing: in the VM alone, whose kernel is ours to probe."""
+"""Tests of kernel tracing: in the VM, whose kernel is ours to probe, or where --machine says."""
 
 from __future__ import annotations
 
@@ -10,6 +10,6 @@ from ebpflab import Lab
 
 
 @pytest.fixture(scope="session")
-def lab() -> Iterator[Lab]:
-    with Lab("vm") as lab:
+def lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
+    with Lab(request.config.getoption("--machine") or "vm") as lab:
         yield lab

@@ -1,4 +1,4 @@
-"""Chapters say ``Lab()``; in tests that is the VM, never the machine that runs them."""
+"""Chapters say ``Lab()``; in tests that is the VM, or --machine, never the one that runs them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 
 
 @pytest.fixture(scope="session", autouse=True)
-def trace_the_vm() -> Iterator[None]:
+def trace_the_vm(request: pytest.FixtureRequest) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("EBPFLAB_TARGET", "vm")
+        patch.setenv("EBPFLAB_TARGET", request.config.getoption("--machine") or "vm")
         yield
