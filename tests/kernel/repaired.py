@@ -177,7 +177,8 @@ def flame_graph(lab: Lab) -> str:
     }
     """
     spin = 'void spin(void) { for (;;) __asm__ volatile(""); }\nint main(void) { spin(); }\n'
-    lab.run(["gcc", "-fno-omit-frame-pointer", "-x", "c", "-o", "/tmp/spin", "-"], input=spin)
+    flags = ["-fno-omit-frame-pointer", "-mno-omit-leaf-frame-pointer"]  # the second for arm64
+    lab.run(["gcc", *flags, "-x", "c", "-o", "/tmp/spin", "-"], input=spin)
     with lab.load(source) as prog:
         spinning = lab.start(["/tmp/spin"])
         prog.attach_perf_event(

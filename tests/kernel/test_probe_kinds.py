@@ -165,7 +165,11 @@ def usdt(lab: Lab) -> int:
 @kind("perf event")
 def perf_event(lab: Lab) -> int:
     body = r"""
-    struct sample { char registers[sizeof(struct pt_regs)]; u64 sample_period, addr; };
+#ifdef bpf_target_arm64
+    struct sample { struct user_pt_regs registers; u64 sample_period, addr; };
+#else
+    struct sample { struct pt_regs registers; u64 sample_period, addr; };
+#endif
     int on_fault(struct sample *ctx) { seen.increment(ctx->addr); return 0; }
     """
     faults = {"ev_type": PerfType.SOFTWARE, "ev_config": PerfSWConfig.PAGE_FAULTS}
