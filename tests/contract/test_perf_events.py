@@ -5,19 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from perf_sample import SAMPLE_C
 
 from ebpflab import Lab, PerfHWConfig, PerfSWConfig, PerfType
 from ebpflab.errors import AttachError
 
 CLOCK = {"ev_type": PerfType.SOFTWARE, "ev_config": PerfSWConfig.CPU_CLOCK}
 FAULTS = {"ev_type": PerfType.SOFTWARE, "ev_config": PerfSWConfig.PAGE_FAULTS}
-COUNT = r"""
-// uapi/linux/bpf_perf_event.h says the same, and takes four times as long to compile.
-#ifdef bpf_target_arm64
-struct sample { char registers[272]; u64 sample_period, addr; };
-#else
-struct sample { char registers[168]; u64 sample_period, addr; };
-#endif
+COUNT = (
+    SAMPLE_C
+    + r"""
 BPF_HASH(faults, u32, u64);
 BPF_HASH(samples, u32, u64);
 int on_fault(struct sample *ctx) {
@@ -30,6 +27,7 @@ int on_sample(struct sample *ctx) {
   return 0;
 }
 """
+)
 # Once it gets SIGUSR1, touches new pages (at addresses that are its own): in a thread that was
 # there before, then as many in a child that comes later. Then it spins until SIGUSR1 comes again.
 PAGES_C = r"""

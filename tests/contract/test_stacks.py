@@ -6,18 +6,15 @@ from collections.abc import Iterator
 
 import pandas as pd
 import pytest
+from perf_sample import SAMPLE_C
 
 from ebpflab import Lab, PerfSWConfig, PerfType
 from ebpflab.errors import ProgramError
 
-# Each new page that is touched is one page fault, so stacks are counted exactly. No include: what
-# a perf event hands to a function begins with the registers, which only their size matters of.
-STACKS = r"""
-#ifdef bpf_target_arm64
-struct sample { char registers[272]; u64 sample_period, addr; };
-#else
-struct sample { char registers[168]; u64 sample_period, addr; };
-#endif
+# Each new page that is touched is one page fault, so stacks are counted exactly.
+STACKS = (
+    SAMPLE_C
+    + r"""
 struct key { u32 pid; int user_stack_id, kernel_stack_id; char comm[16]; };
 BPF_STACK_TRACE(stacks, 1024);
 BPF_HASH(counts, struct key, u64);
@@ -32,6 +29,7 @@ int on_fault(struct sample *ctx) {
   return 0;
 }
 """
+)
 PROGRAM_C = r"""
 #define _GNU_SOURCE
 #include <signal.h>

@@ -27,6 +27,11 @@ class Chapter:
         parts = [o.get("text", "") + o.get("data", {}).get("text/plain", "") for o in outputs]
         return "\n".join(part for part in parts if part)
 
+    @property
+    def on_arm64(self) -> bool:
+        """Whether the traced machine is, as its cell ``lab`` says."""
+        return "aarch64" in self.text("lab")
+
     def frame(self, cell: str) -> pd.DataFrame:
         """The DataFrame that ``show`` has asked for after this cell."""
         return pd.DataFrame(json.loads(self.text(f"{cell}-shown")))
