@@ -50,7 +50,7 @@ OneLab()
 """
 
 COUNT = r"""
-import ctypes, json, os, sys
+import ctypes, json, os, sys, time
 number = {"x86_64": 321, "aarch64": 280}[os.uname().machine]
 libc = ctypes.CDLL(None)
 
@@ -60,6 +60,13 @@ def held(command):
     while libc.syscall(number, command, asked, 12) == 0:
         asked[0], many = asked[1], many + 1
     return many
+
+def settle(pid):
+    # The threads of the command before this one may not have ended, nor those of this one begun.
+    numbers = []
+    while len(numbers) < 10 or len(set(numbers[-10:])) > 1:
+        numbers.append(len(os.listdir(f"/proc/{pid}/task")))
+        time.sleep(0.05)
 
 def process(pid):
     status = dict(line.split(":", 1) for line in open(f"/proc/{pid}/status"))
@@ -74,6 +81,7 @@ def process(pid):
             "files": len(files),
             **{name: sum(kind in file for file in files) for name, kind in kinds.items()}}
 
+settle(sys.argv[1])
 found = process(sys.argv[1])
 found.update(kernel_programs=held(11), kernel_maps=held(12), kernel_links=held(31))
 memory = dict(line.split(":") for line in open("/proc/meminfo"))
