@@ -105,9 +105,15 @@ _VERIFIER_HINTS = (
         "An LSM_PROBE answers 0 for yes, and minus the number of an error for no: -1 is EPERM.",
     ),
     (
-        r"invalid bpf_context access",
-        "There is no such argument or field. A KFUNC_PROBE takes the arguments of the kernel's"
+        r"function k(?:ret)?func__.*invalid bpf_context access",
+        "There is no such argument. A KFUNC_PROBE takes the arguments of the kernel's"
         " function, in order; a KRETFUNC_PROBE all of them and then what it returns.",
+    ),
+    (
+        r"invalid bpf_context access",
+        "`ctx` has no such field, or it may not be written. Read a whole field at a time, by the"
+        " name that its declaration gives it: struct pt_regs in probes of functions, struct"
+        " bpf_perf_event_data in those of perf events.",
     ),
     (
         r"invalid mem access '(?:inv|scalar)'",
@@ -241,10 +247,11 @@ def verifier_error(message: str, detail: dict[str, Any], source: str) -> Verifie
     decisive = said[-1] if said else str(detail.get("complaint", "no reason was given"))
     quoted = [found.group(1) for line in lines[:end] if (found := _VERIFIER_SOURCE.match(line))]
     parts = [f"{message}: {decisive}"]
+    hint = _hint(parts[0], _VERIFIER_HINTS)
     number = _line_of(quoted[-1], source) if quoted else None
     if number is not None:
         parts.append(_excerpt(source, number))
-    parts.append(_hint(decisive, _VERIFIER_HINTS))
+    parts.append(hint)
     parts.append(f"({len(lines)} lines of the verifier's log are in the error's .log)")
     error = VerifierError("\n".join(part for part in parts if part), line=number, **detail)
     error.log = log

@@ -5,6 +5,7 @@ verifier has printed the reason to file descriptor 2 of the process. So the agen
 and 2 at one file in memory for its whole life, and a fault carries what was printed meanwhile.
 """
 
+import fcntl
 import os
 import stat
 import threading
@@ -40,11 +41,14 @@ class Printed:
     def __init__(self) -> None:
         given = stat.S_ISREG(os.fstat(2).st_mode)
         self._fd = os.dup(2) if given else os.memfd_create("ebpflab-printed")
+        # The kernel locks the file position of no file in memory (FMODE_ATOMIC_POS): of texts
+        # that two threads write at once, one would be lost. At the end of a file there is a lock.
+        fcntl.fcntl(self._fd, fcntl.F_SETFL, os.O_APPEND)
         self._users = 0
         self._lock = threading.Lock()
 
     def redirect(self) -> None:
-        """Send fds 1 and 2 here. They share one file position, so texts do not overlap."""
+        """Send fds 1 and 2 here."""
         for fd in (1, 2):
             os.dup2(self._fd, fd)
 
@@ -52,7 +56,6 @@ class Printed:
         with self._lock:
             if self._users == 0:
                 os.ftruncate(self._fd, 0)
-                os.lseek(self._fd, 0, os.SEEK_SET)
             self._users += 1
         return self
 
@@ -61,7 +64,7 @@ class Printed:
             self._users -= 1
 
     def mark(self) -> int:
-        return os.lseek(self._fd, 0, os.SEEK_CUR)
+        return os.fstat(self._fd).st_size
 
     def since(self, mark: int) -> str:
         data = os.pread(self._fd, MAX_LOG_BYTES, mark)

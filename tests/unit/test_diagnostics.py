@@ -148,6 +148,7 @@ def test_advice_for_other_languages_is_left_out() -> None:
         ("infinite loop detected at insn 2\ncur state: R10=fp0\nold state: R10=fp0", "bound"),
         ("R6 unbounded memory access, make sure to bounds check", "index is in bounds"),
         ("R0 !read_ok", "return 0;"),
+        ("invalid bpf_context access off=1000 size=8", "bpf_perf_event_data"),
     ],
 )
 def test_what_the_verifier_means(last: str, cure: str) -> None:

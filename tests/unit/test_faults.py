@@ -1,0 +1,36 @@
+"""What the agent keeps of what is printed in its process, by whichever thread."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import ebpflab.agent
+
+LINES = 50_000
+TWO_THREADS = f"""
+import os, sys, threading
+from faults import printed
+
+def write():
+    for _ in range({LINES}):
+        os.write(2, b"x\\n")
+
+told = os.dup(1)
+printed.redirect()
+with printed:
+    mark = printed.mark()
+    threads = [threading.Thread(target=write) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    os.write(told, str(printed.since(mark).count("x")).encode())
+"""
+
+
+def test_of_what_two_threads_print_at_once_nothing_is_lost() -> None:
+    agent = Path(ebpflab.agent.__file__).parent
+    run = subprocess.run(
+        [sys.executable, "-c", TWO_THREADS], capture_output=True, text=True, cwd=agent, check=True
+    )
+    assert run.stdout == str(2 * LINES)
