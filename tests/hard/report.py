@@ -25,9 +25,10 @@ ABOUT = {
     "soak": """Every chapter, again and again, in one guest, with one lab, whose programs are closed
 after each chapter. What is *kernel* is the guest's. Growth is a straight line from the second
 round on, the median over chapters. A thread of the agent stays, with some 45 MB, for each program
-that LLVM gives up on, once ([architecture.md](architecture.md), "Compilation"), and some 6 KB with
-each other program (240 different ones natively, from the thirtieth on). Widgets
-are boxes of chapter 11's own, see below.
+that LLVM gives up on, once ([architecture.md](architecture.md), "Compilation"), and some
+1.6 KB with each other program: BCC keeps them, with or without the agent (480 different programs
+natively, from the thirtieth on: 1.6 KB each in both). Widgets are boxes of chapter 11's own, see
+below.
 
 """,
     "replay": """The same of the notebook's half alone: each chapter plays its recording, with a lab
