@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer  # typing's own only from Python 3.12 on
 
 _BUFFER_BYTES = 256 << 10
+_TABLES = (".symtab", ".dynsym")
+_CODE = ("STT_FUNC", "STT_LOOS")  # the second is STT_GNU_IFUNC: picks a function when it is loaded
 _MACHINES = {"EM_X86_64": "x86_64", "EM_AARCH64": "aarch64"}
 
 
@@ -120,15 +122,23 @@ class Binary:
             if each["st_info"]["type"] == "STT_FUNC"
         }
 
+    def function_named(self, symbol: str) -> Function | None:
+        """The function of that name, a library's as well; of several, the one that BCC takes."""
+        return next((each for each in self._functions() if each.symbol == symbol), None)
+
     def function_at(self, address: int) -> Function | None:
         """The function whose code is at ``address``, where a symbol tells; a library's as well."""
-        for name in (".symtab", ".dynsym"):
-            table: Any = self._sections.get(name)
-            for each in table.iter_symbols() if table is not None else ():
-                start, size_bytes = each["st_value"], each["st_size"]
-                if each["st_info"]["type"] == "STT_FUNC" and start <= address < start + size_bytes:
-                    return Function(each.name, start, size_bytes)
-        return None
+        found = (f for f in self._functions() if f.address <= address < f.address + f.size_bytes)
+        return next(found, None)
+
+    def _functions(self) -> Iterator[Function]:
+        """Those of every table, in the file's order; of a stripped library, what it exports."""
+        tables: list[Any] = [each for each in self._sections.values() if each.name in _TABLES]
+        for table in tables:
+            for each in table.iter_symbols():
+                # Without an address it is another file's, and only used here.
+                if each["st_info"]["type"] in _CODE and each["st_value"]:
+                    yield Function(each.name, each["st_value"], each["st_size"])
 
     def offset(self, address: int) -> int:
         """Where in the file the byte is that is loaded at ``address``.

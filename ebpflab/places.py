@@ -7,10 +7,14 @@ a function, is looked up here, by disassembling the function from its start.
 
 from __future__ import annotations
 
+import glob
+
 from ebpflab.connection import Connection
 from ebpflab.elf import Binary, Function, TracedFile
 from ebpflab.errors import AttachError
 from ebpflab.returns import instruction_at
+
+_LONGEST_INSTRUCTION_BYTES = 16  # 15 on x86-64
 
 
 def check(connection: Connection, name: str, sym: str, addr: int | None, sym_off: int) -> None:
@@ -34,19 +38,26 @@ def check(connection: Connection, name: str, sym: str, addr: int | None, sym_off
         binary.offset(addr)  # raises where nothing is
         function = binary.function_at(addr)
     else:
-        function = binary.symbols.get(sym)
-    if function is not None and function.size_bytes:
+        function = binary.function_named(sym) or _in_debug_file(connection, binary.path, sym)
+    if function is not None:
         _check(binary, function, sym_off if addr is None else addr - function.address)
 
 
+def _in_debug_file(connection: Connection, path: str, sym: str) -> Function | None:
+    """A function that only the file of debugging information names, which BCC looks into, too."""
+    answer = connection.request("symbols", path=path, pattern=glob.escape(sym))
+    return next((Function(sym, row["address"], 0) for row in answer["symbols"]), None)
+
+
 def _check(binary: Binary, function: Function, offset: int) -> None:
-    where = f"{function.symbol}+{offset}"
-    if not 0 <= offset < function.size_bytes:
+    where, size_bytes = f"{function.symbol}+{offset}", function.size_bytes
+    if offset < 0 or 0 < size_bytes <= offset:
         raise AttachError(
             f"{where} in {binary.path!r} is outside of the function, which has"
-            f" {function.size_bytes} bytes."
+            f" {size_bytes or 'an unknown number of'} bytes."
         )
-    code = binary.read(function.address, function.size_bytes)
+    # Where its size is not known, as far as it takes.
+    code = binary.read(function.address, size_bytes or offset + _LONGEST_INSTRUCTION_BYTES)
     start, text, end = instruction_at(code, offset, binary.machine)
     if start != offset:
         raise AttachError(
