@@ -24,6 +24,7 @@ from faults import Fault
 STABLE = re.compile(r"^(uapi/|asm/ptrace\.h$|linux/(ptrace|types|bpf|version|kconfig)\.h$|bcc/)")
 _INCLUDE = re.compile(r'^[ \t]*#[ \t]*include[ \t]*[<"]([^>"]+)[>"]', re.MULTILINE)
 _READERS_ERROR = re.compile(r"^/virtual/main\.c:\d+:\d+: (?:fatal )?error: ", re.MULTILINE)
+_HEADERS_ERROR = re.compile(r"^\S+\.h:\d+:\d+: (?:fatal )?error: ", re.MULTILINE)
 INSTALL = "sudo apt-get install linux-headers-$(uname -r)"
 
 
@@ -77,7 +78,7 @@ def explain_missing(missing: Optional[str], log: str) -> Optional[Fault]:
 
 def are_blamed(log: str) -> bool:
     """Whether clang objects to a header, and to nothing in the reader's own program."""
-    return " error: " in log and not _READERS_ERROR.search(log)
+    return bool(_HEADERS_ERROR.search(log)) and not _READERS_ERROR.search(log)
 
 
 class Headers:

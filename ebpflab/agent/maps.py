@@ -9,10 +9,12 @@ its second batch starts at a wrong place.
 import ctypes as ct
 import errno
 import os
-from typing import Any, List, NamedTuple, Tuple
+import re
+from typing import Any, List, NamedTuple, Optional, Tuple
 
 from bcc import lib
 from faults import Fault
+from instrument import HIDDEN
 
 # enum bpf_map_type, include/uapi/linux/bpf.h
 HASH, ARRAY, PROG_ARRAY, PERF_EVENT_ARRAY, PERCPU_HASH, PERCPU_ARRAY, STACK_TRACE = range(1, 8)
@@ -29,6 +31,7 @@ READABLE = (*HASHES, *ARRAYS, STACK_TRACE, LPM_TRIE, *REFERENCES)
 WRITABLE = (*HASHES, *ARRAYS, LPM_TRIE)
 
 _BATCH = 4096
+_NOT_MADE = re.compile(r"^could not open bpf map: (\w+), error: (.*)$", re.MULTILINE)  # libbcc's
 
 # Not declared with argument types by every BCC version we support.
 lib.bpf_table_name.restype = ct.c_char_p
@@ -68,6 +71,27 @@ class Map(NamedTuple):
         if self.type in PER_CPU:
             return (self.value_size + 7) // 8 * 8 * self.cpus
         return self.value_size
+
+
+def explain_not_made(log: str) -> Optional[Fault]:
+    """The fault where the kernel has not made a map that clang had nothing against."""
+    found = _NOT_MADE.search(log)
+    if found is None:
+        return None
+    name, why = found.groups()
+    for suffix in HIDDEN:
+        name = name[: -len(suffix)] if name.endswith(suffix) else name
+    smaller = "Ask for fewer entries or pages, or for smaller keys and values."
+    cures = {
+        errno.EINVAL: "The pages of a ring buffer are a power of two, as in BPF_RINGBUF_OUTPUT"
+        f"({name}, 8), at most what memory allows. Any other map has at least one entry.",
+        errno.E2BIG: f"It is larger than the kernel allows. {smaller}",
+        errno.ENOMEM: f"The memory that is free does not suffice. {smaller}",
+    }
+    cure = next((cure for code, cure in cures.items() if os.strerror(code) == why), smaller)
+    return Fault(
+        "ProgramError", f"The kernel did not make the map {name!r}: {why}. {cure}", log=log
+    )
 
 
 def read(table: Map) -> Tuple[bytes, bytes]:

@@ -103,6 +103,9 @@ class Program:
             raise
 
     def _refused(self, complaint: str) -> Fault:
+        not_made = maps.explain_not_made(self.log)
+        if not_made is not None:
+            return not_made
         missing = re.search(r"'([^']+)' file not found", self.log)
         if missing and missing.group(1) in self.key[0]:  # the reader's own #include
             similar = headers.similar(missing.group(1))

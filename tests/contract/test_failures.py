@@ -35,6 +35,20 @@ def test_an_unknown_function_is_a_compile_error(lab: Lab) -> None:
     assert caught.value.line == 2
 
 
+@pytest.mark.parametrize(
+    ("declared", "why"),
+    [
+        ("BPF_RINGBUF_OUTPUT(events, 3)", "'events': Invalid argument.* a power of two"),
+        ("BPF_HASH(events, u32, u64, 4000000000)", "'events': Argument list too long.* fewer"),
+    ],
+    ids=["ring", "hash"],
+)
+def test_a_map_that_the_kernel_does_not_make_is_named(lab: Lab, declared: str, why: str) -> None:
+    with pytest.raises(ProgramError, match=f"did not make the map {why}") as caught:
+        lab.load(f"{declared};\n{GOOD}")
+    assert type(caught.value) is ProgramError  # neither clang nor the headers are to blame
+
+
 DIVISION = "  s64 n = PT_REGS_PARM1(ctx);\n  return n % 3;\n"
 STACK = (
     "  char big[800] = {};\n  bpf_probe_read_user(&big, sizeof(big), (void *)PT_REGS_PARM1(ctx));\n"

@@ -36,12 +36,20 @@ def test_the_release_is_what_uname_says(headers: ModuleType, tmp_path: Path) -> 
 
 
 READERS = "/virtual/main.c:3:1: error: unknown type name 'intt'\n"
+MAP = "could not open bpf map: events, error: Invalid argument\n"
 KERNELS = "In file included from /virtual/main.c:2:\ninclude/linux/fs.h:9:2: error: no 'x' in 'y'\n"
 
 
 @pytest.mark.parametrize(
     ("log", "blamed"),
-    [(KERNELS, True), (READERS, False), (KERNELS + READERS, False), ("LLVM ERROR: no\n", False)],
+    [
+        (KERNELS, True),
+        (READERS, False),
+        (KERNELS + READERS, False),
+        ("LLVM ERROR: no\n", False),
+        ("error: <unknown>:0:0: in function f: no\n", False),
+        (MAP, False),
+    ],
 )
 def test_a_header_is_blamed_where_the_program_is_not(
     headers: ModuleType, log: str, blamed: bool
