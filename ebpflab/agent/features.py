@@ -224,10 +224,11 @@ def check_headers(machine: Machine) -> Finding:
             return Finding(UNKNOWN, f"{tree} does not say which kernel it is for", fix)
         reason = f"{tree} is for {found}: programs would read structs at wrong offsets"
         return Finding(NO, reason, fix)
-    if machine.exists("/sys/kernel/kheaders.tar.xz"):
-        return Finding(YES, "the kernel carries its own, /sys/kernel/kheaders.tar.xz")
     others = glob.glob(machine.path("/lib/modules/*/build"))
     reason = f"none for {wanted}"
+    # BCC unpacks these for root into /tmp, where anybody may have put others (CVE-2024-2314).
+    if machine.exists("/sys/kernel/kheaders.tar.xz"):
+        reason += " (its own /sys/kernel/kheaders.tar.xz is not used)"
     if others:
         newest = max((version(name), name) for name in (path.split("/")[-2] for path in others))
         reason += f"; uprobes and USDT probes can borrow those of {newest[1]}"

@@ -174,9 +174,12 @@ def test_headers_to_borrow_are_the_newest(machine: Fake) -> None:
     assert "apt-get" not in finding.fix  # no distribution has a package for such a kernel
 
 
-def test_headers_inside_the_kernel(machine: Fake) -> None:
+def test_headers_inside_the_kernel_are_none_for_the_agent(machine: Fake) -> None:
     machine.write("/sys/kernel/kheaders.tar.xz")
-    assert features.check_headers(machine).status == "yes"
+    finding = features.check_headers(machine)
+    assert finding.status == "no"
+    assert "/sys/kernel/kheaders.tar.xz is not used" in finding.reason
+    assert f"linux-headers-{RELEASE}" in finding.fix
 
 
 # --- the kernel ----------------------------------------------------------------------
