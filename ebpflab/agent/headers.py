@@ -4,7 +4,7 @@ BCC compiles against ``/lib/modules/$(uname -r)/build``. Two things go wrong the
 
 * The link points at another kernel's headers. Programs compile, and read struct fields at
   wrong offsets in silence. So the headers' own release is compared with the kernel's.
-* There are no headers. Then the newest installed Debian headers are *borrowed*: a merged tree
+* There are no headers. Then the newest headers installed are *borrowed*: a merged tree
   of symbolic links (made once, in ``/var/cache/ebpflab``) is named by ``BCC_KERNEL_SOURCE``, and
   ``BCC_LINUX_VERSION_CODE`` keeps the running kernel's version. ``pt_regs``, uapi headers and
   tracepoint formats do not differ between versions; every other kernel struct may, so programs
@@ -90,7 +90,7 @@ class Headers:
         src: Path = Path("/usr/src"),
         cache: Path = Path("/var/cache/ebpflab"),
     ) -> None:
-        self._src, self._cache = src, cache
+        self._modules, self._src, self._cache = modules, src, cache
         self._release = os.uname().release
         self._build = modules / self._release / "build"
         self.state: Dict[str, Any] = {}
@@ -157,12 +157,14 @@ class Headers:
                 f" {self._src}. Install them ({INSTALL}), or use Lab('vm').",
             )
         flavour = flavours[-1]
-        common = re.sub(r"-[a-z0-9]+$", "-common", flavour.name)
+        # Debian links the part that flavours have in common; Ubuntu's flavours link into theirs.
+        common = self._modules / str(release_of(flavour)) / "source"
         tree = self._cache / flavour.name
-        if not tree.is_dir():
+        if not (tree / "include/linux/kconfig.h").exists():  # there is none, or part of one
+            shutil.rmtree(str(tree), ignore_errors=True)
             self._cache.mkdir(mode=0o755, parents=True, exist_ok=True)
             making = Path(tempfile.mkdtemp(prefix=".making-", dir=str(self._cache)))
-            for part in (self._src / common, flavour):
+            for part in (common, flavour):
                 if part.is_dir():
                     _link_tree(part, making)
             try:
@@ -184,8 +186,8 @@ class Headers:
 
 
 def _link_tree(source: Path, into: Path) -> None:
-    """``cp -rs``: the same folders, with a symbolic link for each file."""
-    for folder, _, files in os.walk(str(source)):
+    """The same folders, be they links in ``source``, with a symbolic link for each file."""
+    for folder, _, files in os.walk(str(source), followlinks=True):
         target = into / os.path.relpath(folder, str(source))
         target.mkdir(parents=True, exist_ok=True)
         for name in files:
