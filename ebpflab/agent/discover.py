@@ -296,17 +296,17 @@ def _inline_definition(name: str) -> Optional[str]:
     return None
 
 
-def symbols(path: str, pattern: str) -> List[Dict[str, Any]]:
-    """The function symbols of a program or library: name and address."""
+def symbols(name: str, pattern: str) -> List[Dict[str, Any]]:
+    """The function symbols of a program or library, named as a probe's is: name and address."""
     from bcc import BPF
 
+    path = binaries.locate(name)
     if not os.path.isfile(path):
         raise Fault("UnknownEvent", f"There is no file {path!r} on the traced machine.")
     pairs = BPF.get_user_functions_and_addresses(path, ".*")
-    found = {name.decode(): address for name, address in pairs}
-    return [
-        {"symbol": name, "address": found[name]} for name in sorted(fnmatch.filter(found, pattern))
-    ]
+    found = {symbol.decode(): address for symbol, address in pairs}
+    matching = sorted(fnmatch.filter(found, pattern))
+    return [{"symbol": symbol, "address": found[symbol]} for symbol in matching]
 
 
 def check_program(name: str, pid: int) -> None:

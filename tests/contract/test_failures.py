@@ -108,6 +108,15 @@ def test_a_misspelt_symbol_gets_its_closest_match(lab: Lab, program: str) -> Non
         assert caught.value.closest == ("work",)
 
 
+def test_symbols_take_the_short_name_that_a_probe_takes(lab: Lab) -> None:
+    used = lab.run(["sh", "-c", r"ldd /bin/sh | grep -o '/.*/libc\.so\.6'"]).stdout.strip()
+    malloc = lab.symbols("c", "malloc")
+    assert list(malloc["symbol"]) == ["malloc"]
+    assert malloc.equals(lab.symbols(used, "malloc"))
+    with pytest.raises(UnknownEvent, match="no library 'nosuchlibrary'"):
+        lab.symbols("nosuchlibrary")
+
+
 def test_a_process_that_is_gone_is_named(lab: Lab, program: str) -> None:
     gone = lab.run([program, "1"]).pid
     with lab.load(GOOD) as prog, pytest.raises(AttachError, match=f"no process {gone}"):
