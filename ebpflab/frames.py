@@ -17,9 +17,11 @@ import pandas as pd
 
 from ebpflab.agent.wire import BUSY, DISCARD, RECORD_HEADER_BYTES, BadFrame, stride
 from ebpflab.btf import Bits, Column, NoSuchType, Types
+from ebpflab.errors import TableError
 
 _CATEGORICAL_FROM_ROWS = 10_000
 _MAX_LOG2_SLOTS = 65  # bpf_log2l() of the largest u64 is 64
+_MAX_BUCKETS = 1 << 20  # more than anyone looks at, and still nothing for a machine's memory
 
 Records = npt.NDArray[Any]
 
@@ -319,8 +321,15 @@ def grouped_histogram(
     used = counts > 0
     groups, keys, counts = groups[used].reset_index(drop=True), keys[used], counts[used]
     many = len(_dense(keys, counts, scale))
+    rows_of = groups.groupby(list(groups.columns), observed=True).indices
+    if scale == "linear" and many * len(rows_of) > _MAX_BUCKETS:
+        raise TableError(
+            f"The table has {len(rows_of):,} histograms of {many:,} buckets each, and"
+            f" {_MAX_BUCKETS:,} buckets in all is the most. In the C program, count"
+            " bpf_log2l(value), which is scale='log2', or coarser steps, such as value >> 20."
+        )
     parts = {}
-    for group, rows in groups.groupby(list(groups.columns), observed=True).indices.items():
+    for group, rows in rows_of.items():
         dense = _dense(keys[rows], counts[rows], scale)
         parts[group] = pd.DataFrame(
             {"count": np.pad(dense, (0, many - len(dense)))}, _buckets(many, scale)
@@ -334,17 +343,54 @@ def grouped_histogram(
 
 def _dense(keys: npt.NDArray[Any], counts: npt.NDArray[Any], scale: str) -> npt.NDArray[Any]:
     """The count of each bucket up to the last that is used."""
-    if scale not in ("log2", "linear"):
-        raise ValueError(f"scale is 'log2' or 'linear', not {scale!r}")
-    slots = max(int(keys.max()) + 1, 2) if len(keys) else 0
-    if scale == "log2" and slots > _MAX_LOG2_SLOTS:
-        raise ValueError(f"slot {slots - 1} is no bpf_log2l(): is it histogram(scale='linear')?")
-    dense = np.zeros(slots, "i8")
-    np.add.at(dense, keys.astype("i8"), counts.astype("i8"))
-    if scale == "log2" and slots:
+    numbers = slots(keys, scale)
+    dense = np.zeros(max(int(numbers.max()) + 1, 2) if len(numbers) else 0, "i8")
+    np.add.at(dense, numbers, counts.astype("i8"))
+    if scale == "log2" and len(dense):
         dense[1] += dense[0]  # bpf_log2l() gives 1 for both 0 and 1
         dense = dense[1:]
     return dense
+
+
+def slots(keys: npt.NDArray[Any], scale: str) -> npt.NDArray[np.int64]:
+    """The keys of a ``BPF_HISTOGRAM`` as numbers of buckets.
+
+    Raises TableError for a key that is no such number: one below 0, a ``log2`` that is none, or a
+    ``linear`` one that would make more than 1,048,576 buckets.
+    """
+    if scale not in ("log2", "linear"):
+        raise ValueError(f"scale is 'log2' or 'linear', not {scale!r}")
+    most = _MAX_LOG2_SLOTS if scale == "log2" else _MAX_BUCKETS
+    for key in (keys.min(), keys.max()) if len(keys) else ():
+        if not 0 <= key < most:
+            raise _no_slot(key, scale)
+    return keys.astype("i8")
+
+
+def _no_slot(key: np.integer[Any], scale: str) -> TableError:
+    """The error for a key that is no number of a bucket: most likely it is a value."""
+    number, bits = int(key), 8 * key.itemsize
+    told = f"The table has a key {number:,}"
+    if number >= 1 << (bits - 1) and key.dtype.kind == "u":
+        number -= 1 << bits
+        told += f" (which is {number:,} in an unsigned field)"
+    if number < 0:
+        return TableError(
+            f"{told}, and there is no such bucket. The keys of a BPF_HISTOGRAM are slots, which"
+            " count from 0, and not values. In the C program, leave out what is negative, such as"
+            " an error that a function returns (`if (value >= 0)`), or count values as they are"
+            " in a BPF_HASH, and read that with .frame()."
+        )
+    if scale == "log2":
+        return TableError(
+            f"{told}, which is no bpf_log2l(): the largest is {_MAX_LOG2_SLOTS - 1}. Is it"
+            " scale='linear'? Else count bpf_log2l(value) in the C program, not the value itself."
+        )
+    return TableError(
+        f"{told}, and so many buckets are too many: {_MAX_BUCKETS:,} is the most. The keys of a"
+        " BPF_HISTOGRAM are slots, not values. In the C program, count bpf_log2l(value), which is"
+        " scale='log2', or coarser steps, such as value >> 20."
+    )
 
 
 def _buckets(many: int, scale: str) -> pd.IntervalIndex:

@@ -77,7 +77,8 @@ class Table:
         ``scale`` is how the program chose its slots: "log2" for ``bpf_log2l(value)``, "linear"
         for the value itself. Intervals are closed on the left: [4, 8) holds 4 to 7. Where the key
         is a struct, its field ``slot`` (or its last one) is the slot, and there is a histogram
-        for each value of the others, which are levels of the index before ``bucket``.
+        for each value of the others, which are levels of the index before ``bucket``. Raises
+        TableError where keys are no slots: negative, or too many.
 
         >>> prog["dist"].histogram()                                  # doctest: +SKIP
         >>> prog["by_disk"].histogram()["count"].unstack("disk")      # doctest: +SKIP

@@ -2,7 +2,7 @@
 
 A bucket is a power of two, as in BCC's ``bpf_log2l``: bucket 1 holds 0 and 1, bucket 2 holds 2
 and 3, bucket 3 holds 4 to 7, and so on; bucket 0 holds what is negative. A table of scale
-"linear" has a bucket for each value.
+"linear" has a bucket for each value, and the last one, 255, for all above it as well.
 """
 
 from __future__ import annotations
@@ -141,6 +141,8 @@ class TableSource:
 
     def label(self, bucket: int) -> str:
         """The smallest value of a bucket, as a person would write it."""
+        if self._scale == "linear" and bucket >= _LINEAR_BUCKETS - 1:  # has all above it as well
+            return f"≥ {amount(_LINEAR_BUCKETS - 1, self._unit)}"
         if self._scale == "linear":
             return amount(bucket, self._unit)
         return log2_label(bucket, self._unit)
@@ -154,10 +156,11 @@ class TableSource:
         if self._scale is None:
             self._rows = self._largest(keys, values, numbers)
         else:
-            slots = keys[self._keys.columns[0].name].astype(np.int64)
+            used = numbers > 0
+            slots = frames.slots(keys[self._keys.columns[0].name][used], self._scale)
             if self._scale == "log2":
                 slots = np.maximum(slots, 1)  # bpf_log2l() gives 1 for both 0 and 1
-            np.add.at(counts, np.minimum(slots, self.buckets - 1), numbers)
+            np.add.at(counts, np.minimum(slots, self.buckets - 1), numbers[used])
         return int(numbers.sum()), counts
 
     def _largest(

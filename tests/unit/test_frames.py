@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from ebpflab import frames
 from ebpflab.agent import wire
 from ebpflab.btf import Bits, Column
+from ebpflab.errors import TableError
 
 EVENT = frames.layout_of(
     [Column("n", 0, np.dtype("u8")), Column("name", 8, np.dtype("S8"), "text")], 16, "data"
@@ -160,6 +161,33 @@ def test_no_key_has_no_histogram() -> None:
     assert found.empty and found.index.names == ["disk", "bucket"]
 
 
-def test_a_slot_that_is_no_logarithm_says_so() -> None:
-    with pytest.raises(ValueError, match="scale='linear'"):
-        frames.histogram(np.array([100]), np.array([1]), "log2")
+BAD_SLOTS = [
+    (np.array([-2, 0, 5], "i4"), "linear", r"key -2,.*count from 0"),
+    (np.array([-9], "i8"), "log2", r"key -9,.*BPF_HASH"),
+    (np.array([3, 2**64 - 2], "u8"), "log2", r"\(which is -2 in an unsigned field\)"),
+    (np.array([2**32 - 1], "u4"), "linear", r"\(which is -1 in an unsigned field\)"),
+    (np.array([100]), "log2", "scale='linear'"),
+    (np.array([1, 2**40]), "linear", r"1,099,511,627,776,.*too many.*bpf_log2l"),
+]
+
+
+@pytest.mark.parametrize(("keys", "scale", "words"), BAD_SLOTS)
+def test_a_key_that_is_no_slot_says_so(keys: npt.NDArray[Any], scale: str, words: str) -> None:
+    counts = np.arange(1, len(keys) + 1)
+    with pytest.raises(TableError, match=words):
+        frames.histogram(keys, counts, scale)
+    with pytest.raises(TableError, match=words):
+        frames.grouped_histogram(pd.DataFrame({"disk": ["a"] * len(keys)}), keys, counts, scale)
+    good = np.array([1, 3], keys.dtype)
+    assert list(frames.histogram(good, np.array([7, 1]), scale)["count"])[-1] == 1
+
+
+def test_a_slot_that_nothing_was_counted_in_is_no_bucket() -> None:
+    found = frames.histogram(np.array([-2, 2, 2**40]), np.array([0, 3, 0]), "linear")
+    assert list(found["count"]) == [0, 0, 3]
+
+
+def test_so_many_histograms_of_so_many_buckets_are_refused() -> None:
+    groups, slots = pd.DataFrame({"pid": range(2000)}), np.full(2000, 2000)
+    with pytest.raises(TableError, match=r"2,000 histograms of 2,001 buckets each.*bpf_log2l"):
+        frames.grouped_histogram(groups, slots, np.ones(2000, "i8"), "linear")

@@ -6,6 +6,7 @@ import gc
 import threading
 import weakref
 from collections.abc import Iterator
+from contextlib import closing
 
 import ipywidgets
 import numpy as np
@@ -17,7 +18,7 @@ from hypothesis import strategies as st
 from ebpflab import frames
 from ebpflab.agent.wire import stride
 from ebpflab.btf import Column
-from ebpflab.errors import ConnectionLost, ProgramError
+from ebpflab.errors import ConnectionLost, ProgramError, TableError
 from ebpflab.live import Live, snapshot
 from ebpflab.live.history import MOST_POINTS, History
 from ebpflab.live.sources import Look, StreamSource, TableSource, log2_counts, log2_label, numeric
@@ -161,6 +162,34 @@ def test_a_histogram_table_is_the_difference_of_two_looks() -> None:
     assert look.events == 12 and look.counts[[1, 3]].tolist() == [5, 7]
     assert source.label(4) == "8 ns" and source.newest().empty
     assert source.subject == table.name
+
+
+@pytest.mark.parametrize("scale", ["log2", "linear"])
+def test_a_key_that_is_no_slot_is_said_in_the_view(scale: str) -> None:
+    """A map of return values, say: -2 is no bucket from the end, and 2**30 not the last one."""
+    table = Counting()
+    with closing(Live(TableSource(table, scale, ""), Traced())) as live:
+        for bad, words in ((-2, "key -2,"), (2**30, "key 1,073,741,824,")):
+            table.counts = {bad: 7, 3: 6}
+            live._tick()
+            assert words in live._said and live._history.frame(30).counts.sum() == 0
+        assert live._thread.is_alive()
+    with pytest.raises(TableError, match=words):
+        TableSource(table, scale, "")
+
+
+def test_an_array_is_as_long_as_it_is() -> None:
+    table = Counting()
+    table.counts = dict.fromkeys(range(-1, 100), 0) | {64: 3}
+    assert TableSource(table, "log2", "")._counts[64] == 3
+
+
+def test_the_last_bucket_of_values_is_of_all_above_it() -> None:
+    table = Counting()
+    source = TableSource(table, "linear", "ns")
+    table.counts |= {255: 2, 1000: 4}
+    assert source.look().counts[[3, 255]].tolist() == [0, 6]
+    assert [source.label(bucket) for bucket in (3, 254, 255)] == ["3 ns", "254 ns", "≥ 255 ns"]
 
 
 def test_another_table_shows_its_largest_entries() -> None:
