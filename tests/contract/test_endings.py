@@ -67,7 +67,7 @@ def test_a_killed_notebook_leaves_nothing(target: str) -> None:
     assert below
     notebook.kill()
     notebook.wait()
-    assert _wait_for_end(below, seconds=2) == set()
+    assert _wait_for_end(below, seconds=30) == set()  # a busy machine takes its time
 
 
 @pytest.mark.parametrize("target", PARAMS)
