@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -38,6 +37,14 @@ prog = lab.load(source.replace("NUMBER", "1"))
 prog.attach_uprobe(name=target, sym="work", fn_name="on_work")
 programs = globals().get("programs", []) + [prog]
 """
+# Before it waits, an interrupt would end the cell as it ends any other.
+COLLECT = r"""
+lab.run([target])
+wait = prog["seen"]._wait
+prog["seen"]._wait = lambda *args: (print("waits", flush=True), wait(*args))
+df = prog["seen"].collect(seconds=600)
+del prog["seen"]._wait
+"""
 
 
 class Kernel:
@@ -69,6 +76,15 @@ class Kernel:
             assert message["msg_type"] != "error", "\n".join(content.get("traceback", []))
             if message["msg_type"] == "status" and content["execution_state"] == "idle":
                 return printed
+
+    def read_until(self, ident: str, mark: str) -> None:
+        """Until the cell, which goes on, has printed a mark."""
+        printed = ""
+        while mark not in printed:
+            message: dict[str, Any] = self.client.get_iopub_msg(timeout=120)
+            if message["parent_header"].get("msg_id") == ident:
+                assert message["msg_type"] != "error", "\n".join(message["content"]["traceback"])
+                printed += message["content"].get("text", "")
 
     def run(self, code: str, cell: str | None = None) -> str:
         return self.finish(self.begin(code, cell))
@@ -114,8 +130,8 @@ def test_two_programs_of_one_cell_both_stay(kernel: Kernel) -> None:
 
 def test_interrupt_keeps_the_rows_and_the_next_cell_works(kernel: Kernel) -> None:
     kernel.run(LOAD, "cell-1")
-    waiting = kernel.begin("lab.run([target]); df = prog['seen'].collect(seconds=600)", "cell-2")
-    time.sleep(2)
+    waiting = kernel.begin(COLLECT, "cell-2")
+    kernel.read_until(waiting, "waits\n")
     kernel.manager.interrupt_kernel()
     assert "Interrupted after" in kernel.finish(waiting)
     assert kernel.run("print(len(df), df.attrs['interrupted'])") == "1 True\n"
