@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import _thread
 import signal
+import threading
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -219,16 +222,27 @@ def test_collect_hands_out_each_row_once(lab: Lab, program: str) -> None:
 
 
 @pytest.mark.takes_time
-def test_an_interrupt_keeps_the_rows_and_the_lab(lab: Lab, program: str) -> None:
+def test_an_interrupt_keeps_the_rows_and_the_lab(
+    lab: Lab, program: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with lab.load(RING) as prog:
         prog.attach_uprobe(name=program, sym="work", fn_name="on_work")
         lab.run([program, "5"])
-        signal.setitimer(signal.ITIMER_REAL, 0.5)
-        previous = signal.signal(signal.SIGALRM, signal.default_int_handler)
+        interrupt = threading.Timer(0.5, _thread.interrupt_main)
+        wait = prog["calls"]._wait
+
+        def begin_to_wait(*args: Any) -> None:
+            interrupt.start()
+            wait(*args)
+
+        previous = signal.signal(signal.SIGINT, signal.default_int_handler)
         try:
-            frame = prog["calls"].collect(seconds=60)
+            with monkeypatch.context() as patch:
+                patch.setattr(prog["calls"], "_wait", begin_to_wait)
+                frame = prog["calls"].collect(seconds=60)
         finally:
-            signal.signal(signal.SIGALRM, previous)
+            interrupt.cancel()
+            signal.signal(signal.SIGINT, previous)
         assert len(frame) == 5 and frame.attrs["interrupted"]
         lab.run([program, "3"])
         assert len(prog["calls"].collect()) == 3
