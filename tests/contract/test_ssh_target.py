@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import time
 from collections.abc import Iterator
@@ -39,36 +40,28 @@ def address(folder: Path) -> Iterator[str]:
 
 
 def test_a_lost_connection_is_named_and_the_rows_so_far_stay(address: str) -> None:
-    lab = Lab(address)
-    work = r"__attribute__((noinline)) long work(long n) { __asm__(\"\"); return n; }"
+    work = '__attribute__((noinline)) long work(long n) { __asm__(""); return n; }'
     main = "int main() { for (long n = 0; n < 17; n++) work(n); }"
-    place = lab.run(["mktemp", "-d"]).stdout.strip()
-    built = lab.run(
-        ["gcc", "-x", "c", "-o", f"{place}/target", "-"], input=work.replace('\\"', '"') + main
-    )
-    assert built.returncode == 0, built.stderr
-    prog = lab.load("#include <uapi/linux/ptrace.h>\n" + COUNT)
-    prog.attach_uprobe(name=f"{place}/target", sym="work", fn_name="on_work")
-    lab.run([f"{place}/target"])
-    assert len(prog["seen"].frame()) == 17
-    lab.run(["rm", "-r", place])
-    os.kill(lab.agent_pid, signal.SIGKILL)  # of this machine, since the sshd is
-    deadline = time.monotonic() + 10
-    while time.monotonic() < deadline:
-        try:
+    with Lab(address) as lab:
+        place = lab.run(["mktemp", "-d"]).stdout.strip()
+        built = lab.run(["gcc", "-x", "c", "-o", f"{place}/target", "-"], input=work + main)
+        assert built.returncode == 0, built.stderr
+        prog = lab.load("#include <uapi/linux/ptrace.h>\n" + COUNT)
+        prog.attach_uprobe(name=f"{place}/target", sym="work", fn_name="on_work")
+        lab.run([f"{place}/target"])
+        assert len(prog["seen"].frame()) == 17
+        lab.run(["rm", "-r", place])
+        os.kill(lab.agent_pid, signal.SIGKILL)  # of this machine, since the sshd is
+        with pytest.raises(ConnectionLost, match=re.escape(address)):
             lab.run(["/bin/true"])
-        except ConnectionLost as error:
-            assert address in str(error)
-            break
-    assert list(prog["seen"].frame()["n"]) == list(range(17))
-    lab.close()
+        assert list(prog["seen"].frame()["n"]) == list(range(17))
 
 
 def test_nothing_is_left_running_there(address: str) -> None:
     with Lab(address) as lab:
         agent = Path(f"/proc/{lab.agent_pid}")
         assert agent.exists()
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 30
     while _runs(agent) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not _runs(agent)
