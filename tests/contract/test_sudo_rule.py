@@ -190,6 +190,7 @@ def test_all_that_the_agent_imports_is_roots(traps: Path) -> None:
     """The folders of its path, with the agent's own, are closed to everybody else."""
     ask = "import os, sys, bcc; print(*(p for p in [*sys.path, bcc.__file__] if os.path.exists(p)))"
     done = machine(f"/usr/bin/python3 -I -B -c {shlex.quote(ask)}")
+    assert done.returncode == 0 and done.stdout.split(), done.stderr
     for path in map(Path, done.stdout.split()):
         for folder in (path, *path.parents):
             status = folder.stat()
