@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pandas as pd
 import pytest
@@ -10,6 +10,7 @@ from perf_sample import SAMPLE_C
 
 from ebpflab import Lab, PerfSWConfig, PerfType
 from ebpflab.errors import ProgramError
+from ebpflab.lab import Workload
 
 # Each new page that is touched is one page fault, so stacks are counted exactly.
 STACKS = (
@@ -95,6 +96,20 @@ def touching(lab: Lab) -> Iterator[str]:
     lab.run(["rm", "-r", folder])
 
 
+@pytest.fixture
+def start(lab: Lab, touching: str) -> Iterator[Callable[[], Workload]]:
+    """Starts the program. What it writes about itself goes with the test."""
+    started: list[Workload] = []
+
+    def start() -> Workload:
+        started.append(lab.start([touching]))
+        return started[-1]
+
+    yield start
+    for workload in started:
+        lab.run(["rm", "-f", f"/tmp/perf-{workload.pid}.map"])
+
+
 def _wait(lab: Lab, pid: int) -> None:
     """Until it waits for a signal; fails when it has ended instead."""
     wait = 'until grep -q "S (sl" /proc/$1/status && grep -q sigtimedwait /proc/$1/wchan'
@@ -111,10 +126,12 @@ def _named(frame: pd.DataFrame) -> dict[tuple[str, ...], int]:
 
 
 @pytest.mark.parametrize("first", ["program", "process"])
-def test_names_while_it_lives_and_afterwards(lab: Lab, touching: str, first: str) -> None:
-    workload = lab.start([touching]) if first == "process" else None
+def test_names_while_it_lives_and_afterwards(
+    lab: Lab, start: Callable[[], Workload], first: str
+) -> None:
+    workload = start() if first == "process" else None
     with lab.load(STACKS) as prog:
-        workload = workload or lab.start([touching])
+        workload = workload or start()
         _wait(lab, workload.pid)
         prog.attach_perf_event(
             ev_type=PerfType.SOFTWARE,
@@ -133,7 +150,6 @@ def test_names_while_it_lives_and_afterwards(lab: Lab, touching: str, first: str
         assert workload.wait().stdout == "done\n"
         afterwards = prog.stacks()
         raw = prog["stacks"].frame()
-    lab.run(["rm", f"/tmp/perf-{workload.pid}.map"])
     assert _named(alive) == {
         ("main", "hot", "touch"): 401,
         ("main", "warm", "touch"): 101,
@@ -148,9 +164,9 @@ def test_names_while_it_lives_and_afterwards(lab: Lab, touching: str, first: str
     assert len(raw) == 3 and raw["addresses"].map(len).min() >= 3
 
 
-def test_a_full_table_loses_stacks_and_says_so(lab: Lab, touching: str) -> None:
+def test_a_full_table_loses_stacks_and_says_so(lab: Lab, start: Callable[[], Workload]) -> None:
     with lab.load(STACKS.replace("stacks, 1024", "stacks, 1")) as prog:
-        workload = lab.start([touching])
+        workload = start()
         _wait(lab, workload.pid)
         where = {"ev_type": PerfType.SOFTWARE, "ev_config": PerfSWConfig.PAGE_FAULTS}
         prog.attach_perf_event(**where, fn_name="on_fault", sample_period=1, pid=workload.pid)
