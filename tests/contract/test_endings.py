@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
-from pathlib import Path
 
 import pytest
+from processes import children, wait_for_end
 
 from ebpflab import Lab
 from ebpflab.errors import ConnectionLost
@@ -33,28 +32,8 @@ time.sleep(1000)
 
 def _descendants(pid: int) -> set[int]:
     """Process ids below ``pid``, from /proc."""
-    found: set[int] = set()
-    for children_file in Path(f"/proc/{pid}/task").glob("*/children"):
-        children = {int(child) for child in children_file.read_text().split()}
-        found |= children | {below for child in children for below in _descendants(child)}
-    return found
-
-
-def _runs(pid: int) -> bool:
-    """Whether a process is there. One that has ended may wait for init to read its status."""
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-    return state not in "ZX"
-
-
-def _wait_for_end(pids: set[int], seconds: float) -> set[int]:
-    deadline = time.monotonic() + seconds
-    while pids and time.monotonic() < deadline:
-        pids = {pid for pid in pids if _runs(pid)}
-        time.sleep(0.05)
-    return pids
+    below = children(pid)
+    return below | {deeper for child in below for deeper in _descendants(child)}
 
 
 @pytest.mark.parametrize("target", PARAMS)
@@ -67,7 +46,7 @@ def test_a_killed_notebook_leaves_nothing(target: str) -> None:
     assert below
     notebook.kill()
     notebook.wait()
-    assert _wait_for_end(below, seconds=30) == set()  # a busy machine takes its time
+    assert wait_for_end(below) == set()
 
 
 @pytest.mark.parametrize("target", PARAMS)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import re
 import signal
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import own_sshd
 import pytest
+from processes import runs, wait_for_end
 
 from ebpflab import Lab
 from ebpflab.errors import ConnectionLost, TargetError
@@ -59,19 +59,8 @@ def test_a_lost_connection_is_named_and_the_rows_so_far_stay(address: str) -> No
 
 def test_nothing_is_left_running_there(address: str) -> None:
     with Lab(address) as lab:
-        agent = Path(f"/proc/{lab.agent_pid}")
-        assert agent.exists()
-    deadline = time.monotonic() + 30
-    while _runs(agent) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert not _runs(agent)
-
-
-def _runs(process: Path) -> bool:
-    try:
-        return (process / "stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
+        assert runs(lab.agent_pid)
+    assert wait_for_end([lab.agent_pid]) == set()
 
 
 def test_an_unknown_or_changed_host_key_is_never_taken(address: str, folder: Path) -> None:

@@ -15,7 +15,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from counting import COUNTER, LONG, Counted, qemu_of
+from counting import COUNTER, LONG, Counted
+from processes import guest_of, qemu_of
 
 from ebpflab import Lab, vm
 from ebpflab.errors import ConnectionLost
@@ -29,7 +30,7 @@ long = pytest.mark.skipif(not LONG, reason="takes a while in the guest: make har
 def test_a_killed_guest_is_named_and_the_rows_stay(counted: Counting) -> None:
     it = counted("vm")
     assert it.calls(7) == 7
-    os.kill(qemu_of(it.lab), signal.SIGKILL)
+    os.kill(qemu_of(guest_of(it.lab)), signal.SIGKILL)
     with pytest.raises(ConnectionLost, match="QEMU was killed by SIGKILL"):
         it.lab.run(["true"])
     assert it.rows() == 7
@@ -47,7 +48,7 @@ def works(it: Counted, calls: int) -> bool:
 
 
 def test_a_paused_guest_goes_on_where_it_was(guest: Counted) -> None:
-    monitor = guest.lab._connection._transport._guest.monitor  # type: ignore[attr-defined]
+    monitor = guest_of(guest.lab).monitor
     monitor.execute("stop")
     assert monitor.execute("query-status")["running"] is False
     later = threading.Timer(2, monitor.execute, ["cont"])
@@ -105,15 +106,16 @@ def test_a_stepped_clock_changes_no_count_and_no_time(guest: Counted) -> None:
 SMALL_DISK = """
 import sys
 from pathlib import Path
-sys.path.insert(0, {folder!r})
+sys.path[:0] = {folders!r}
 from counting import Counted
+from processes import guest_of
 from test_guest_faults import works
 from ebpflab.vm import guest
 guest.scratch_directory = lambda image: Path(sys.argv[1])
 it = Counted("vm")
 done = it.lab.run(["dd", "if=/dev/urandom", "of=/big", "bs=1M", "count=64", "conv=fsync"])
 print(done.returncode, done.stderr.splitlines()[0])
-print(it.lab._connection._transport._guest.console())
+print(guest_of(it.lab).console())
 assert works(it, 17)
 it.close()
 """
@@ -122,7 +124,8 @@ it.close()
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounts a small disk of its own: run as root")
 def test_a_host_disk_that_is_full_is_an_error_in_the_guest(tmp_path: Path) -> None:
     """What the guest writes goes to the host's disk, to a file without a name."""
-    code = SMALL_DISK.format(folder=str(Path(__file__).parent))
+    here = Path(__file__).parent
+    code = SMALL_DISK.format(folders=[str(here), str(here.parent)])
     mount = 'mount -t tmpfs -o size=48m none "$1" && exec "$2" -c "$3" "$1"'
     command = ["unshare", "--mount", "sh", "-c", mount, "sh", str(tmp_path), sys.executable, code]
     done = subprocess.run(command, capture_output=True, text=True, timeout=600)

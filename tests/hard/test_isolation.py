@@ -10,7 +10,8 @@ from pathlib import Path
 
 import fuzz
 import pytest
-from counting import COUNTER, Counted, qemu_of
+from counting import COUNTER, Counted
+from processes import guest_of, qemu_of
 
 from ebpflab.errors import EbpflabError
 from ebpflab.vm import qemu, recipe
@@ -58,14 +59,14 @@ def test_a_guest_has_its_share_and_no_more(guest: Counted) -> None:
 
 
 def test_qemu_may_start_nothing_and_gain_nothing(guest: Counted) -> None:
-    status = Path(f"/proc/{qemu_of(guest.lab)}/status").read_text()
+    status = Path(f"/proc/{qemu_of(guest_of(guest.lab))}/status").read_text()
     assert re.search(r"^Seccomp:\s+2$", status, re.MULTILINE)  # with a filter: seccomp(2)
     assert re.search(r"^NoNewPrivs:\s+1$", status, re.MULTILINE)
     assert f"Uid:\t{os.getuid()}\t{os.geteuid()}\t" in status
 
 
 def test_what_a_guest_writes_has_no_name_and_is_nobody_elses(guest: Counted) -> None:
-    pid = qemu_of(guest.lab)
+    pid = qemu_of(guest_of(guest.lab))
     written = []
     for fd in Path(f"/proc/{pid}/fd").iterdir():
         name, mode = str(fd.readlink()), fd.stat().st_mode
@@ -83,7 +84,7 @@ def test_what_a_guest_writes_has_no_name_and_is_nobody_elses(guest: Counted) -> 
 
 def test_nothing_of_a_guest_listens(guest: Counted) -> None:
     """Every socket is one end of a pair, which has no address."""
-    pid = qemu_of(guest.lab)
+    pid = qemu_of(guest_of(guest.lab))
     names = [str(fd.readlink()) for fd in Path(f"/proc/{pid}/fd").iterdir()]
     sockets = {name[8:-1] for name in names if name.startswith("socket:")}
     assert len(sockets) == 2, "wire and monitor"

@@ -12,8 +12,10 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+from processes import qemu_of, runs, wait_for_end
 
 from ebpflab import vm
 from ebpflab.agent import wire
@@ -60,19 +62,6 @@ os.read(0, 1)
 """
 
 
-def qemus() -> set[int]:
-    """Every QEMU of ours that runs on this machine."""
-    found = set()
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            command = path.read_bytes()
-        except OSError:
-            continue
-        if b"name=ebpflab" in command and b"keeper.py" not in command:
-            found.add(int(path.parent.name))
-    return found
-
-
 def receive(guest: Guest, size: int) -> bytes:
     data = b""
     while len(data) < size:
@@ -80,13 +69,6 @@ def receive(guest: Guest, size: int) -> bytes:
         assert chunk, guest.post_mortem()
         data += chunk
     return data
-
-
-def wait_until(condition: Callable[[], bool], seconds: float) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"still not so after {seconds} s"
-        time.sleep(0.05)
 
 
 def test_guests_run_side_by_side(start: Start) -> None:
@@ -126,46 +108,49 @@ def test_what_one_guest_writes_another_never_sees(start: Start) -> None:
     assert receive(start(look), 1) == b"0"
 
 
-def test_nothing_stays_when_the_process_is_killed() -> None:
-    before = qemus()
-    files = set(cache.root().rglob("*"))
+def test_nothing_stays_when_the_process_is_killed(image: str, tmp_path: Path) -> None:
+    own = tmp_path / "ebpflab" / "vm"  # a cache that nobody else writes to
+    (own / image).mkdir(parents=True)
+    (own / "build.lock").touch()
+    for path in cache.image_directory(image).iterdir():
+        (own / image / path.name).symlink_to(path)
+    files = set(own.rglob("*"))
     program = (
-        "import time; from ebpflab import vm; from ebpflab.vm import delivery; "
-        "from ebpflab.targets.vm import VmTransport; "
-        f"program = {ECHO!r}.encode(); "
-        "it = VmTransport(vm.start(print, delivery.parcel({'__main__.py': program}))); "
-        "print('started', flush=True); time.sleep(97)"
+        f"import sys, time; sys.path.insert(0, {str(Path(__file__).parents[1])!r}); "
+        "from ebpflab import vm; from ebpflab.vm import delivery; from processes import qemu_of; "
+        f"guest = vm.start(print, delivery.parcel({{'__main__.py': {ECHO!r}.encode()}})); "
+        "print('started', qemu_of(guest), flush=True); time.sleep(97)"
     )
-    owner = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
+    owner = subprocess.Popen(
+        [sys.executable, "-c", program],
+        env={**os.environ, "XDG_CACHE_HOME": str(tmp_path)},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
     assert owner.stdout
-    for line in owner.stdout:
-        if line == "started\n":
-            break
-    (qemu,) = qemus() - before
+    qemu = next(int(line.split()[1]) for line in owner.stdout if line.startswith("started"))
+    assert runs(qemu)
     owner.kill()
-    wait_until(lambda: qemu not in qemus(), 2)
     owner.wait()
-    assert set(cache.root().rglob("*")) == files
+    assert wait_for_end([qemu]) == set()
+    assert set(own.rglob("*")) == files
 
 
 def test_nothing_stays_when_the_keeper_is_killed(start: Start) -> None:
-    before = qemus()
     guest = start(ECHO)
-    (qemu,) = qemus() - before
-    keeper = int(re.findall(r"PPid:\s+(\d+)", Path(f"/proc/{qemu}/status").read_text())[0])
-    os.kill(keeper, signal.SIGKILL)
-    wait_until(lambda: qemu not in qemus(), 2)
+    qemu = qemu_of(guest)
+    os.kill(guest._keeper.pid, signal.SIGKILL)
+    assert wait_for_end([qemu]) == set()
     assert guest.wire.recv(1) == b""
     assert "keeper was killed by SIGKILL" in guest.post_mortem()
 
 
 def test_closing_ends_the_guest(start: Start) -> None:
-    before = qemus()
-    transport = VmTransport(start(ECHO))
-    assert len(qemus() - before) == 1
+    guest = start(ECHO)
+    transport, qemu = VmTransport(guest), qemu_of(guest)
     transport.close()
     transport.close()
-    wait_until(lambda: not qemus() - before, 2)
+    assert wait_for_end([qemu]) == set()
     assert "closed" in transport.post_mortem()
 
 
@@ -183,9 +168,8 @@ def test_a_guest_that_ends_says_why(program: str, expected: str, start: Start) -
 
 
 def test_a_killed_qemu_is_told_apart(start: Start) -> None:
-    before = qemus()
     guest = start(ECHO)
-    os.kill(*(qemus() - before), signal.SIGKILL)
+    os.kill(qemu_of(guest), signal.SIGKILL)
     assert guest.wire.recv(1) == b""
     assert "killed by SIGKILL" in guest.post_mortem()
 
@@ -198,13 +182,20 @@ def test_an_image_in_use_is_not_removed(image: str, start: Start) -> None:
 
 
 def test_a_start_that_fails_leaves_no_guest(image: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    before = qemus()
+    started = []
+
+    class Noted(Guest):
+        def __init__(self, *args: Any) -> None:
+            super().__init__(*args)
+            started.append(qemu_of(self))
+
     path, arch = cache.image_directory(image), recipe.current().arch
     machine = qemu.Machine(arch, accel.choose(path, arch, print).name)
     monkeypatch.setattr(warm, "_RESUME_SECONDS", {"kvm": 1.0, "tcg": 1.0})
+    monkeypatch.setattr(warm, "Guest", Noted)
     with pytest.raises(VMError, match="did not answer within 1 s"):
         warm.resume(path, machine, delivery.parcel({})[:7])
-    wait_until(lambda: not qemus() - before, 2)
+    assert len(started) == 1 and wait_for_end(started) == set()
 
 
 def test_the_agent_says_hello() -> None:
