@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -96,16 +97,26 @@ class Counted:
         found: dict[str, int] = json.loads(self.lab.run(asked).stdout)
         return found
 
+    def most_held(self) -> dict[str, int]:
+        """Of some countings, the most of each: on a busy machine one may come before the threads
+        of its own command have begun."""
+        found = [self.held() for _ in range(3)]
+        return {name: max(each[name] for each in found) for name in found[0]}
+
+    def held_at_last(self, before: dict[str, int], *names: str) -> dict[str, int]:
+        """`held`, again for a minute while there is more of ``names`` than before: what is about
+        to end is counted, too, and what stays is there after a minute as well."""
+        deadline = time.monotonic() + 60
+        while True:
+            found = self.held()
+            more = [name for name in names if found[name] > before[name]]
+            if not more or time.monotonic() > deadline:
+                return found
+
     def close(self) -> None:
         self.lab.close()
         if self.lab.target == "local":  # a guest's went with it
             shutil.rmtree(self.folder, ignore_errors=True)  # closed twice
-
-
-def qemu_of(lab: Lab) -> int:
-    """The process id of a lab's QEMU, which its keeper has started."""
-    keeper = lab._connection._transport._guest._keeper.pid  # type: ignore[attr-defined]
-    return int(Path(f"/proc/{keeper}/task/{keeper}/children").read_text().split()[0])
 
 
 def own_files() -> int:

@@ -12,6 +12,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -69,7 +70,9 @@ def test_a_wire_that_breaks_is_named_and_rows_stay_and_nothing_else(
             with pytest.raises(error, match=why):
                 ask()
         assert it.rows() == 7
-        assert not it.is_probed(pid)
+        deadline = time.monotonic() + 30
+        while it.is_probed(pid):  # the kernel may still be ending the agent
+            assert time.monotonic() < deadline
     assert counted("local").calls(3) == 3
 
 
