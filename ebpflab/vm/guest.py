@@ -23,6 +23,8 @@ from ebpflab.vm import cache, process, qemu, qmp
 CommandLine = Callable[[qemu.Streams], list[str]]
 
 _CONSOLE_TAIL_LINES = 6
+# Streams close before QEMU is quite gone: its 1 GiB, and then its keeper, on a busy machine.
+_END_SECONDS = 5.0
 # Of a dead guest's console these lines tell most; the log levels see to it that they appear.
 _TELLING = re.compile(r"Kernel panic|Out of memory|BUG:|I/O error|No space left", re.IGNORECASE)
 _STUMBLED = re.compile(r"Kernel panic|BUG:|Oops|Call Trace|general protection fault|WARNING: CPU")
@@ -137,7 +139,7 @@ class Guest:
         if self._ended is not None:
             return self._ended
         try:
-            status = self._keeper.wait(timeout=1.0)  # streams close before QEMU is quite gone
+            status = self._keeper.wait(_END_SECONDS)
         except subprocess.TimeoutExpired:
             return f"The guest is still running.{self._last_words()}"
         if status == 0:

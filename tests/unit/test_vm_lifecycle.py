@@ -1,14 +1,18 @@
-"""Which machine a guest gets, and what happens when the better one fails."""
+"""Which machine a guest gets, what happens when the better one fails, and how its end is told."""
 
 from __future__ import annotations
 
+import os
+import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from ebpflab import vm
 from ebpflab.errors import VMError
 from ebpflab.vm import accel, cache, image, lifecycle, qemu, warm
+from ebpflab.vm.guest import Guest
 
 
 class Guests:
@@ -96,3 +100,22 @@ def test_tcg_that_fails_has_nothing_to_fall_back_to(guests: Guests) -> None:
     guests.failing = "resume tcg"
     with pytest.raises(VMError, match="it hung"):
         start()
+
+
+def test_a_qemu_that_takes_three_seconds_to_go_is_not_called_running() -> None:
+    class Keeper:
+        """Of a QEMU that was killed, on a busy machine."""
+
+        def wait(self, timeout: float) -> int:
+            if timeout < 3:
+                raise subprocess.TimeoutExpired("keeper", timeout)
+            return 128 + 9
+
+    guest: Any = Guest.__new__(Guest)
+    guest._ended, guest._keeper = None, Keeper()
+    guest._console, guest._errors = os.memfd_create("console"), os.memfd_create("errors")
+    try:
+        assert guest.post_mortem() == "QEMU was killed by SIGKILL."
+    finally:
+        os.close(guest._console)
+        os.close(guest._errors)
