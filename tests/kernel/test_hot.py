@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pandas as pd
 import pytest
 
-from ebpflab import Lab, PerfSWConfig, PerfType, Program
+from ebpflab import Frame, Lab, PerfSWConfig, PerfType, Program
 
 pytestmark = pytest.mark.vm
 
@@ -75,8 +75,12 @@ def sampled(lab: Lab) -> Iterator[Program]:
 
 def _through(frame: pd.DataFrame, function: str) -> float:
     """The sum of the values whose stack goes through a function."""
-    through = frame["stack"].map(lambda stack: any(each.name == function for each in stack))
+    through = frame["stack"].map(lambda stack: function in _names(stack))
     return float(frame.loc[through, "value"].sum())
+
+
+def _names(stack: tuple[Frame, ...]) -> set[str]:
+    return {each.name for each in stack}
 
 
 def _run(lab: Lab, prog: Program, *argv: str) -> pd.DataFrame:
@@ -123,20 +127,25 @@ def test_kernel_functions_are_named(lab: Lab, sampled: Program) -> None:
 
 
 def _slept(lab: Lab) -> tuple[pd.DataFrame, float]:
-    """The stacks of ``nap``, 3 x 100 ms, and the milliseconds that its system calls took."""
+    """The stacks of a program that naps 3 x 100 ms, and the ms that its system calls took."""
     with lab.load(OFF_CPU) as prog:
         sleeper = lab.run([f"{HOT}/hot", "--sleep", "3", "100"])
         prog.detach()
         frame, asleep = prog.stacks(), prog["asleep_ns"].frame().set_index("key")["value"]
-    of_nap = frame["stack"].map(lambda stack: any(each.name == "nap" for each in stack))
-    return frame[of_nap & (frame["pid"] == sleeper.pid)], asleep[sleeper.pid] / 1e6
+    return frame[frame["pid"] == sleeper.pid], asleep[sleeper.pid] / 1e6
 
 
 def test_sleep_is_time_off_the_cpu(lab: Lab) -> None:
-    naps, asleep_ms = _slept(lab)
-    while naps.empty:  # its stack's number was another stack's
-        naps, asleep_ms = _slept(lab)
-    # Never less than 300 ms; how late a sleeper is woken is up to the machine, and in both figures.
-    assert 300 <= naps["value"].sum() / 1e6 == pytest.approx(asleep_ms, abs=30)
+    naps = pd.DataFrame()
+    while naps.empty:  # or a stack's number was another stack's
+        stacks, asleep_ms = _slept(lab)
+        if not _through(stacks, "[lost]"):
+            # Not those of a nap that has not begun or is over, when something else had the CPU.
+            calls = stacks["stack"].map(lambda stack: {"nap", "do_nanosleep"} <= _names(stack))
+            naps = stacks[calls]
+    # How late a sleeper is woken is up to the machine, and in both figures. What the calls took
+    # besides is time on the CPU: of the guest, which may itself wait for a CPU then.
+    off_cpu_ms = naps["value"].sum() / 1e6
+    assert 300 <= asleep_ms < 2 * off_cpu_ms and off_cpu_ms <= asleep_ms
     names = [each.name for each in naps["stack"].iloc[0]]
     assert names.index("main") < names.index("nap") < names.index("schedule")

@@ -115,8 +115,7 @@ def test_the_histogram_tells_nanoseconds_for_milliseconds(seen: Seen) -> None:
     rows = re.findall(r"(\d+) -> \d+ +: (\d+)", faulty(seen, "histogram", 1))
     counted = {int(low): int(count) for low, count in rows if int(count)}
     assert sum(counted.values()) == 7
-    claimed_s = sum(low * count for low, count in counted.items()) / 1000
-    assert claimed_s > 60, "more than a minute of milliseconds, in a run of some seconds"
+    assert min(counted) >= 1000, "were these milliseconds, each load would take a second and more"
 
 
 def test_the_perf_event_counts_nothing(seen: Seen) -> None:

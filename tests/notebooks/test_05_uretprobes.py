@@ -65,7 +65,8 @@ def test_no_nap_is_shorter_than_it_was_asked_to_be(uretprobes: Chapter) -> None:
 def test_a_recursion_needs_its_depth_in_the_key(uretprobes: Chapter) -> None:
     assert list(uretprobes.frame("nest-naive")["result"]) == [1]
     wrong = uretprobes.frame("nest-undeleted").set_index("result")["duration_ns"]
-    assert list(wrong.index) == [1, 2, 3, 4, 5] and wrong[5] < 5 * NAP_NS
+    # All run from the entry of the innermost call, however late that one has woken up.
+    assert list(wrong.index) == [1, 2, 3, 4, 5] and wrong[5] - wrong[1] < 4 * NAP_NS
     calls = uretprobes.frame("nest-run")
     assert list(calls["result"]) == [1, 2, 3, 4, 5] and list(calls["depth"]) == [5, 4, 3, 2, 1]
     assert (calls["duration_ns"] >= calls["result"] * NAP_NS).all()
