@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from our_jupyterlab import PATIENCE_MS
 from playwright.sync_api import Locator, Page
 
 _RUN_ALL_SECONDS = 400
@@ -85,7 +86,7 @@ EVENTS_A_SECOND = (
 
 
 def until(page: Page, condition: str) -> None:
-    page.wait_for_function(condition, timeout=60_000)
+    page.wait_for_function(condition, timeout=PATIENCE_MS)
 
 
 def press(page: Page, button: str) -> None:
@@ -100,3 +101,12 @@ def choose(page: Page, control: str, value: str) -> None:
 def drawn(page: Page, canvas: str) -> str:
     """What is on a canvas of the view, as data."""
     return str(page.locator(f".ebpflab-live {canvas}").first.evaluate("it => it.toDataURL()"))
+
+
+def until_it_moves(page: Page, canvas: str) -> None:
+    """Until something else is on a canvas of the view than is there now."""
+    page.wait_for_function(
+        """([canvas, before]) => document.querySelector(canvas).toDataURL() !== before""",
+        arg=[f".ebpflab-live {canvas}", drawn(page, canvas)],
+        timeout=PATIENCE_MS,
+    )

@@ -19,9 +19,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Page, expect, sync_playwright
 
 CHROMIUM = Path("/usr/bin/chromium")
+PATIENCE_MS = 60_000
+"""For what a page does on a busy machine; what is there at once is not waited for."""
 _FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 _SETTINGS = {
     # No question about news on the first start, and every cell in the page, seen or not.
@@ -85,7 +87,8 @@ def browsing(folder: Path) -> Iterator[Page]:
             viewport={"width": 1400, "height": 1000},
         )
         page = browser.pages[0]
-        page.set_default_timeout(60_000)
+        page.set_default_timeout(PATIENCE_MS)
+        expect.set_options(timeout=PATIENCE_MS)  # which the default above does not reach
         yield page
         browser.close()
 

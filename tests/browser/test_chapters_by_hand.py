@@ -21,6 +21,7 @@ from by_hand import (
     run_cell,
     shown,
     until,
+    until_it_moves,
 )
 from playwright.sync_api import Page, expect
 
@@ -90,10 +91,8 @@ def test_chapter_11_the_dashboard_obeys(page: Page, jupyterlab: str, tmp_path: P
     until(page, f"() => ({EVENTS_A_SECOND})() > 0")
     views = page.locator(".ebpflab-live")
     expect(views).to_have_count(4)  # the stream's is there twice: by itself, and on the board
-    before = drawn(page, "canvas")
     until(page, "() => document.querySelectorAll('.ebpflab-live tr').length >= 11")
-    page.wait_for_timeout(1000)
-    assert drawn(page, "canvas") != before, "the picture does not move"
+    until_it_moves(page, "canvas")
     expect(views.first.locator(".heat")).to_be_hidden()
     choose(page, "Picture", "heatmap")
     expect(views.first.locator(".heat")).to_be_visible()

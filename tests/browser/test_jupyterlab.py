@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from by_hand import code_cells, in_theme, open_notebook, run_all_cells
-from playwright.sync_api import Page
+from playwright.sync_api import Page, expect
 
 pytestmark = [pytest.mark.browser, pytest.mark.vm, pytest.mark.timeout(600)]
 
@@ -26,9 +26,10 @@ def test_chapter_01_runs_by_hand(page: Page, jupyterlab: str, tmp_path: Path) ->
     # The diagram, the table of starts, and the pictures are on the page.
     page.locator(".jp-RenderedMermaid svg, .jp-RenderedMermaid img").first.wait_for()
     table = page.locator(".jp-RenderedHTMLCommon table.dataframe", has_text="/usr/bin/wc").first
+    table.wait_for()
     assert table.locator("tbody tr").count() >= 6 + 3
     pictures = page.locator(".jp-OutputArea-output img[src^='data:image/png']")
-    assert pictures.count() == 4
+    expect(pictures).to_have_count(4)
 
     for theme in ("JupyterLab Light", "JupyterLab Dark"):
         in_theme(page, theme)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import nbformat
@@ -18,7 +19,9 @@ from by_hand import (
     press,
     run_cell,
     until,
+    until_it_moves,
 )
+from our_jupyterlab import PATIENCE_MS
 from playwright.sync_api import Page, expect
 
 pytestmark = [pytest.mark.browser, pytest.mark.local, pytest.mark.timeout(600)]
@@ -78,6 +81,15 @@ def facts(page: Page) -> dict[str, object]:
     return dict(json.loads(run_cell(page, "facts")))
 
 
+def until_nothing_is_left(page: Page) -> None:
+    """Until neither thread nor probe is there: a view that has gone may come back for 2 s."""
+    wanted = {"attached": [], "probes": 0, "threads": 0}
+    deadline = time.monotonic() + PATIENCE_MS / 1000
+    while (found := facts(page)) != {**found, **wanted}:
+        assert time.monotonic() < deadline, found
+        page.wait_for_timeout(200)
+
+
 def test_the_live_view_by_hand(page: Page, jupyterlab: str, tmp_path: Path) -> None:
     path = tmp_path / "notebooks" / "live.ipynb"
     write(path)
@@ -86,9 +98,7 @@ def test_the_live_view_by_hand(page: Page, jupyterlab: str, tmp_path: Path) -> N
     run_cell(page, "live")
     view = page.locator(".ebpflab-live")
     until(page, f"() => ({EVENTS_A_SECOND})() > 100")
-    before = drawn(page, "canvas")
-    page.wait_for_timeout(1500)
-    assert drawn(page, "canvas") != before, "the picture does not move"
+    until_it_moves(page, "canvas")
     expect(view.locator(".lost")).to_have_text("0 lost")
     expect(view.locator("tr")).to_have_count(11)
     expect(page.locator(".ebpflab-picture")).to_be_hidden()
@@ -126,23 +136,23 @@ def test_the_live_view_by_hand(page: Page, jupyterlab: str, tmp_path: Path) -> N
             return app.commands.execute("notebook:clear-cell-output");
         }"""
     )
-    page.wait_for_timeout(3000)  # a view may come back within 2 s
-    assert {**facts(page), "taken": 0} == {"attached": [], "probes": 0, "threads": 0, "taken": 0}
+    until_nothing_is_left(page)
 
     # What it showed last is in the saved notebook, read again where there is no such kernel.
     run_cell(page, "live")
     until(page, f"() => ({EVENTS_A_SECOND})() > 100")
     press(page, "Stop")
     expect(view.locator(".state")).to_have_text("stopped, nothing attached")
-    page.wait_for_timeout(1000)
+    facts(page)  # answered after the button, and so after the picture that it leaves
     page.evaluate("() => window.jupyterapp.commands.execute('docmanager:save')")
     shown(path, tmp_path)
     page.evaluate("() => window.jupyterapp.shell.currentWidget.sessionContext.restartKernel?.()")
     page.evaluate("() => window.jupyterapp.serviceManager.sessions.shutdownAll()")
     open_notebook(page, jupyterlab, path.name)
     page.locator(".ebpflab-picture img").wait_for()
-    page.wait_for_timeout(4000)  # until JupyterLab has given up on the widget
-    expect(page.locator("text=Error displaying widget")).to_be_hidden()
+    complaint = page.locator("text=Error displaying widget")
+    complaint.wait_for(state="attached")  # JupyterLab has given up on the widget
+    expect(complaint).to_be_hidden()
     page.screenshot(path=tmp_path / "live-reopened.png")
 
 
