@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import signal
+from concurrent.futures import Future
+from typing import Any, NoReturn
 
 import pytest
 from attached import probes
 
-from ebpflab import Lab
+from ebpflab import Lab, connection
 from ebpflab.errors import ProgramError
 
 pytestmark = pytest.mark.vm
@@ -121,16 +122,21 @@ def test_trace_pipe_has_one_reader_who_is_named_and_lets_go(lab: Lab) -> None:
         assert list(prog.messages.collect()["message"]) == ["said"]
 
 
-def test_an_interrupted_load_leaves_nothing_attached(lab: Lab) -> None:
+class InterruptedWait(Future[Any]):
+    """For the answer to a request that has been sent."""
+
+    def result(self, timeout: float | None = None) -> NoReturn:
+        raise KeyboardInterrupt
+
+
+def test_an_interrupted_load_leaves_nothing_attached(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
     source = "int kprobe__do_nanosleep(struct pt_regs *ctx) { return 0; } // interrupted"
     before = probes(lab)
-    previous = signal.signal(signal.SIGALRM, signal.default_int_handler)
-    signal.setitimer(signal.ITIMER_REAL, 0.3)
-    try:
-        with pytest.raises(KeyboardInterrupt):
-            lab.load(source)
-    finally:
-        signal.signal(signal.SIGALRM, previous)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(connection, "Future", InterruptedWait)
+        lab.load(source)
     assert probes(lab) == before
     with lab.load(source) as prog:
         assert probes(lab) == before + 1, "what attaches itself by its name is attached"
