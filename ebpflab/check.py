@@ -64,7 +64,9 @@ class Task:
         try:
             value = eval(formula, {"__builtins__": {}}, dict(self.secrets))  # the learner's own
         except Exception as error:
-            names = ", ".join(self.secrets) or "nothing"
+            if not self.secrets:
+                raise ValueError(f"{formula!r} is text: leave the quotes out") from None
+            names = ", ".join(self.secrets)
             raise ValueError(f"{formula!r} is no formula of {names} ({error})") from None
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise ValueError(f"{formula!r} is no number")

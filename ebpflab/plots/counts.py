@@ -23,15 +23,17 @@ def counts(
     *,
     unit: str = "rows",
     values: str | None = None,
+    parts: bool = True,
     most: int = 25,
     ax: Axes | None = None,
 ) -> Axes:
     """A bar for each value of the column ``by``: its number of rows, in ``unit``.
 
     Several columns in ``by`` make one label, joined by an arrow. Where the kernel has counted
-    already, ``values`` names the column that holds the numbers, and they are added up. The
-    ``most`` largest bars are drawn, and the axis says how many are left out. Raises UnknownName
-    for a column that is not in ``frame``.
+    already, ``values`` names the column that holds the numbers, and they are added up. Where they
+    are no parts of a whole, such as the costs of several ways, ``parts=False`` leaves sums and
+    shares out. The ``most`` largest bars are drawn, and the axis says how many are left out.
+    Raises UnknownName for a column that is not in ``frame``.
 
     >>> counts(pd.DataFrame({"comm": ["sh", "find", "sh"]}), by="comm")   # doctest: +SKIP
     """
@@ -57,17 +59,19 @@ def counts(
     ax.grid(axis="x", color=canvas.FAINT, linewidth=0.8)
     ax.tick_params(axis="y", length=0)
     left_out = len(numbers) - len(shown)
-    more = f"   ({left_out:,} more not shown: {numbers.iloc[most:].sum():,} {unit})"
-    ax.set_xlabel(f"number of {unit}" + (more if left_out else ""))
+    rest = f": {numbers.iloc[most:].sum():,} {unit}" if parts else ""
+    more = f"   ({left_out:,} more not shown{rest})"
+    ax.set_xlabel((f"number of {unit}" if parts else unit) + (more if left_out else ""))
     canvas.caption(ax, title)
-    total = float(numbers.sum()) or 1.0
+    total = (float(numbers.sum()) or 1.0) if parts else None
     canvas.tell(ax, _in_words(numbers, total, unit))
     picture = canvas.picture_of(ax)
     if picture is not None:
         picture.source = frame if values is None else None
         rows = texts.groupby(texts.to_numpy()).indices
         for place, (name, number) in enumerate(shown.items()):
-            text = f"{name}: {units.counted(number, unit)} ({units.percent(number, total)})"
+            text = f"{name}: {units.counted(number, unit)}"
+            text += f" ({units.percent(number, total)})" if total else ""
             some = np.asarray(rows[name]) if values is None else None
             picture.spots.append(Spot(ax, None, (place - 0.5, place + 0.5), text, some))
     return ax
@@ -82,9 +86,12 @@ def _labels(frame: pd.DataFrame, by: list[str]) -> pd.Series[str]:
     return joined.replace("", "(empty)")
 
 
-def _in_words(numbers: pd.Series[float], total: float, unit: str) -> str:
+def _in_words(numbers: pd.Series[float], total: float | None, unit: str) -> str:
+    first, most = numbers.index[0], numbers.iloc[0]
     if len(numbers) == 1:
-        return f"All {numbers.iloc[0]:,} {unit}: {numbers.index[0]}."
-    share = units.percent(numbers.iloc[0], total)
-    first = f"{numbers.index[0]}: {numbers.iloc[0]:,} of {numbers.sum():,} {unit} ({share})"
-    return f"{first}; none of the {len(numbers):,} has more."
+        return f"All {most:,} {unit}: {first}." if total else f"{first}: {most:,} {unit}."
+    if total is None:
+        return f"{first}: {most:,} {unit}; none of the {len(numbers):,} takes more."
+    share = units.percent(most, total)
+    of_all = f"{first}: {most:,} of {numbers.sum():,} {unit} ({share})"
+    return f"{of_all}; none of the {len(numbers):,} has more."

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from ebpflab.plots import canvas
+from ebpflab.plots import canvas, units
 from ebpflab.plots.picture import Spot
 
 _ROW_INCHES = 0.27
@@ -19,10 +19,11 @@ def process_tree(
     title: str | None = None,
     *,
     label: str = "filename",
+    unit: str = "starts",
     most: int = 40,
     ax: Axes | None = None,
 ) -> Axes:
-    """A line for each start of a program, from the first (top) to the last.
+    """A line for each start of a program, or what ``unit`` calls it, from the first to the last.
 
     ``starts`` has the columns ``time_ns``, ``pid``, ``ppid`` (the parent's pid) and ``label``,
     the text at the dot. A dot stands at its time, in milliseconds from the first start. A line
@@ -67,7 +68,7 @@ def process_tree(
     ax.set_xticks([tick for tick in ax.get_xticks() if 0 <= tick <= span_ms * 1.02])
     ax.spines["bottom"].set_bounds(0, span_ms)
     left_out = f"   (the first {len(shown)} of {len(rows):,})" if len(rows) > len(shown) else ""
-    ax.set_xlabel(f"milliseconds since the first start{left_out}", loc="left")
+    ax.set_xlabel(f"milliseconds since the first {unit.removesuffix('s')}{left_out}", loc="left")
     if any(same for _, same in origins):
         for colour, meaning in (
             (canvas.BLUE, "a new process"),
@@ -78,24 +79,29 @@ def process_tree(
             loc="upper right", frameon=False, labelcolor=canvas.INK, fontsize=canvas.TEXT_POINTS
         )
     canvas.caption(ax, title)
-    canvas.tell(ax, _in_words(shown, origins, float(times_ms[-1])))
+    canvas.tell(ax, _in_words(shown, origins, unit))
     picture = canvas.picture_of(ax)
     if picture is not None:
         picture.source = rows
         for row, text in enumerate(shown[label].astype(str)):
             pids = f"process {shown['pid'].iloc[row]}, by {shown['ppid'].iloc[row]}"
-            told = f"{text}: {pids}, after {times_ms[row]:.3g} ms"
+            told = f"{text}: {pids}, after {_after(shown, row)}"
             picture.spots.append(Spot(ax, None, (row - 0.5, row + 0.5), told, np.array([row])))
     return ax
 
 
-def _in_words(shown: pd.DataFrame, origins: list[tuple[int | None, bool]], last_ms: float) -> str:
-    again = sum(same for _, same in origins)
-    what = "start" if len(shown) == 1 else "starts"
+def _in_words(shown: pd.DataFrame, origins: list[tuple[int | None, bool]], unit: str) -> str:
     processes = shown["pid"].nunique()
-    told = f"{len(shown):,} {what} in {last_ms:.3g} ms, of {processes:,}"
-    told += " process" if processes == 1 else " processes"
-    return f"{told}; {again:,} by a process that became another program." if again else f"{told}."
+    told = units.counted(len(shown), unit)
+    told += f" in {_after(shown, -1)}" if len(shown) > 1 else ""
+    told += f", by {processes:,} process{'es' if processes > 1 else ''}"
+    again = sum(same for _, same in origins)
+    return f"{told}; {again:,} of them a further one of the same process." if again else f"{told}."
+
+
+def _after(shown: pd.DataFrame, row: int) -> str:
+    """The time from the first row to this one."""
+    return units.amount(int(shown["time_ns"].iloc[row] - shown["time_ns"].iloc[0]), "ns")
 
 
 def _origins(rows: pd.DataFrame) -> list[tuple[int | None, bool]]:

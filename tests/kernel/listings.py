@@ -150,9 +150,8 @@ LISTINGS = (
         (
             Fault(
                 r"KeyError",
-                "Sampled 49 times a second, and not with `sample_period=1`, which asks for one"
-                " sample each nanosecond: a sample without a stack has a number below zero, and no"
-                " entry.",
+                "A sample without a stack has a number below zero, and no entry. (Run with 49"
+                " samples a second: `sample_period=1` asks for one each nanosecond.)",
                 (("sample_period=1", "sample_freq=49"),),
                 ("/bin/sleep", "1"),
             ),

@@ -138,7 +138,7 @@ VERIFIER = (
         "a loop without an end",
         errors.VerifierError,
         (r"must see the loop end",),
-        "`for (int i = 0; i < 100; i++)`. What would take longer belongs into the notebook.",
+        "`for (int i = 0; i < 100; i++)`. What would take longer belongs in the notebook.",
         code=ATTACH,
         c="int count(struct pt_regs *ctx) {\n"
         "    while (bpf_get_prandom_u32() != 7)\n        ;\n    return 0;\n}\n",

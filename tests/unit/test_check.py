@@ -75,6 +75,11 @@ def test_predictions_that_are_off_say_how(given: check.Formula | None, said: str
     assert said in problem(check.answers({"rows": given}, {"rows": 8}, TASK))
 
 
+def test_text_where_there_is_no_secret_is_told_to_leave_the_quotes_out() -> None:
+    (said,) = check.answers({"a": "2 * pages"}, {"a": 4}).problems.values()
+    assert said == "'2 * pages' is text: leave the quotes out"
+
+
 def test_each_prediction_has_its_line() -> None:
     verdict = check.answers({"rows": 8}, {"rows": 8, "failures": 3}, TASK)
     assert repr(verdict) == "right: rows\nnot yet: failures: no answer yet"

@@ -107,6 +107,16 @@ def test_counts_joins_columns_and_adds_up_values() -> None:
     assert texts(ax) == ["3,000", "5"]
 
 
+def test_measurements_side_by_side_are_not_added_up() -> None:
+    frame = pd.DataFrame({"probe": ["off", "on"], "ns": [1.4, 1699.2]})
+    ax = plots.counts(frame, by="probe", values="ns", unit="nanoseconds", parts=False)
+    assert texts(ax) == ["1,699.2", "1.4"]
+    assert ax.get_xlabel() == "nanoseconds"
+    assert plots.reading(ax) == "on: 1,699.2 nanoseconds; none of the 2 takes more."
+    one = plots.counts(frame[:1], by="probe", values="ns", unit="nanoseconds", parts=False)
+    assert plots.reading(one) == "off: 1.4 nanoseconds."
+
+
 def test_counts_names_empty_text_and_shows_dollars_as_they_are() -> None:
     ax = plots.counts(pd.DataFrame({"name": ["", "$HOME $x"]}), by="name")
     assert tick_labels(ax) == [r"\$HOME \$x", "(empty)"]
@@ -178,11 +188,16 @@ def test_process_tree_links_children_and_marks_the_same_process() -> None:
     ]
     assert np.allclose(dots[:5], [0, 2, 3, 3.1, 5])
     assert ax.get_xlabel() == "milliseconds since the first start"
+    assert plots.reading(ax) == (
+        "5 starts in 5 ms, by 3 processes; 2 of them a further one of the same process."
+    )
 
 
 def test_process_tree_is_in_order_of_time_and_says_what_it_leaves_out() -> None:
-    ax = plots.process_tree(STARTS.iloc[::-1], most=2, label="comm")
+    ax = plots.process_tree(STARTS.iloc[::-1], most=2, label="comm", unit="attempts")
     assert texts(ax) == ["python3", "sh"]
+    assert ax.get_xlabel().startswith("milliseconds since the first attempt ")
+    assert plots.reading(ax) == "2 attempts in 2 ms, by 2 processes."
     assert "the first 2 of 5" in ax.get_xlabel()
 
 
