@@ -36,7 +36,7 @@ class Messages:
         """Read from now on, for this program; lines that are older than this are left out."""
         if self._lines is None:
             self._lines = self._open(str(discover.tracefs() / "trace_pipe"))
-            self._lines.drain(lambda *_: None)
+            self._lines.reset()
             self._drain.add(self._lines)
         self._programs.add(program)
 

@@ -34,7 +34,8 @@ from wire import BUSY, CHUNK_BYTES, DISCARD, Buffer, stride
 PAGE = mmap.PAGESIZE
 _HEADER = struct.Struct("<II")
 _POLL_SECONDS = 0.1  # a discard with NO_WAKEUP can swallow the next adaptive wake-up
-_BUSY_WAIT_SECONDS = 1.0  # for a producer that was interrupted and has to wait for its CPU
+# For a producer that was interrupted and has to wait for its CPU, or one that is as fast as we.
+_CATCH_UP_SECONDS = 1.0
 # The longest pause, and the rate that it has to stand: at a quarter of this a pause fills a quarter
 # of the buffer. A short pause stands what probes send, a long one the most that a ring can take.
 _PAUSES = ((0.001, 256 << 20), (0.01, 2 << 30))
@@ -122,7 +123,7 @@ class Stream:
         return []
 
     def behind(self, mark: List[int]) -> bool:
-        """Whether something before ``mark`` is not sent, because it is still being written."""
+        """Whether something before ``mark`` may not be sent: it was still being written, say."""
         return False
 
     def reset(self) -> None:
@@ -255,11 +256,24 @@ class LinesStream(Stream):
         self.fds = [os.open(path, os.O_RDONLY | os.O_NONBLOCK)]
 
     def drain(self, send: Send) -> None:
+        left = self.size_bytes  # others may print as fast as we read: they must not keep us here
         try:
-            while data := os.read(self.fds[0], 64 << 10):
+            while left > 0 and (data := os.read(self.fds[0], min(64 << 10, left))):
                 send(self.ident, 0, data)
+                left -= len(data)
         except BlockingIOError:
             pass  # that was all
+        self.crowded = left <= 0
+
+    def behind(self, mark: List[int]) -> bool:
+        """Whether more may be there. Nothing tells how much trace_pipe holds."""
+        return self.crowded
+
+    def reset(self) -> None:
+        deadline = time.monotonic() + _CATCH_UP_SECONDS
+        super().reset()
+        while self.crowded and time.monotonic() < deadline:
+            super().reset()
 
     def close(self) -> None:
         os.close(self.fds[0])
@@ -320,7 +334,7 @@ class Drain(threading.Thread):
         """Send everything that was produced until now, losses included."""
 
         def drain_now() -> None:
-            deadline = time.monotonic() + _BUSY_WAIT_SECONDS
+            deadline = time.monotonic() + _CATCH_UP_SECONDS
             for stream in [self._streams[ident] for ident in idents if ident in self._streams]:
                 mark = stream.mark()
                 stream.timed_drain(self._send)
