@@ -40,7 +40,7 @@ class Completed:
     stdout: str
     stderr: str
     truncated: bool
-    """True when it printed more than is kept (4 MiB of each)."""
+    """True when it printed more than is kept (4 MiB of each), or what it started still prints."""
 
 
 class Lab(Closing):

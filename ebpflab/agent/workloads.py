@@ -1,6 +1,7 @@
 """Commands run on the traced machine: ``lab.run`` and ``lab.start``.
 
-Each has a thread that starts it, reads what it prints and waits for its end. A workload dies
+Each has a thread that starts it, feeds it, reads what it prints and notes its end. What it has
+started itself may go on, with its pipes; those are attended to for as long. A workload dies
 with the agent: it is asked to (``PR_SET_PDEATHSIG``, prctl(2)), and its whole process group is
 killed when the session ends in an orderly way. Where memory runs out, workloads go before the
 agent. Under sudo a workload runs as the user who called sudo, not as root.
@@ -8,15 +9,22 @@ agent. Under sudo a workload runs as the user who called sudo, not as root.
 
 import ctypes as ct
 import errno
+import fcntl
 import os
+import selectors
 import signal
 import subprocess
+import termios
 import threading
-from typing import Any, Callable, Dict, List, Optional, Tuple
+import time
+from functools import partial
+from typing import IO, Any, Callable, Dict, List, Optional, Tuple
 
 from faults import Fault
 
 MAX_OUTPUT_BYTES = 4 << 20
+_PIPE_BYTES = 64 << 10
+_LATE_SECONDS = 1.0  # for what a command has started, to say the last of it
 _PR_SET_PDEATHSIG = 1
 _OOM_SCORE_ADJ = b"500"  # counts as half of the machine's memory: proc_pid_oom_score_adj(5)
 _libc = ct.CDLL(None)
@@ -44,18 +52,26 @@ def _ordinary_user() -> Dict[str, Any]:
     return {"user": uid, "group": gid, "extra_groups": os.getgrouplist(name, gid) if name else []}
 
 
+def _unread_bytes(pipe: "IO[bytes]") -> int:
+    size = ct.c_int()
+    fcntl.ioctl(pipe, termios.FIONREAD, size)
+    return size.value
+
+
 class Workload(threading.Thread):
-    """One command. ``pid`` is known once ``begin`` has returned."""
+    """One command. ``pid`` is known once ``begin`` has returned, the result once it ``ended``."""
 
     def __init__(self, argv: List[str], stdin: bytes, cwd: Optional[str], env: Dict[str, str]):
         super().__init__(name=f"workload {argv[0]}", daemon=True)
-        self._argv, self._stdin, self._cwd = argv, stdin, cwd
+        self._argv, self._unfed, self._cwd = argv, memoryview(stdin), cwd
         self._env = {**os.environ, "PATH": os.environ.get("PATH") or os.defpath, **env}
         self._spawned = threading.Event()
         self._error: Optional[OSError] = None
         self._process: "Optional[subprocess.Popen[bytes]]" = None
         self._output: Dict[str, bytearray] = {"stdout": bytearray(), "stderr": bytearray()}
-        self._truncated = False
+        self._truncated = self._cut = False
+        self._late_after: Optional[float] = None
+        self.ended = threading.Event()
 
     def begin(self) -> int:
         self.start()
@@ -99,34 +115,82 @@ class Workload(threading.Thread):
             return
         finally:
             self._spawned.set()
-        readers = [
-            threading.Thread(target=self._read, args=(name,), daemon=True) for name in self._output
-        ]
-        for reader in readers:
-            reader.start()
-        self._feed()
-        self._process.wait()
-        for reader in readers:
-            reader.join(1)  # a grandchild may keep the pipe open for ever
-
-    def _feed(self) -> None:
-        assert self._process is not None and self._process.stdin is not None
         try:
-            self._process.stdin.write(self._stdin)
-            self._process.stdin.close()
-        except BrokenPipeError:
-            pass  # it did not read its input
+            self._attend(self._process)
+        finally:
+            self.ended.set()
 
-    def _read(self, name: str) -> None:
-        pipe, kept = getattr(self._process, name), self._output[name]
-        with pipe:  # closed at its end: nobody may ever wait for this command
-            while True:
-                data = os.read(pipe.fileno(), 64 << 10)
-                if not data:
-                    return
-                room = MAX_OUTPUT_BYTES - len(kept)
-                kept += data[:room]
-                self._truncated |= len(data) > room
+    def _attend(self, process: "subprocess.Popen[bytes]") -> None:
+        """Feed the command and read what it prints, until nobody has its pipes any more."""
+        assert process.stdin is not None
+        os.set_blocking(process.stdin.fileno(), False)
+        # Its end has a descriptor, too: others may hold its pipes, and never use them.
+        ends = os.pidfd_open(process.pid)
+        with selectors.DefaultSelector() as events, open(ends, "rb", 0) as end:
+            events.register(end, selectors.EVENT_READ, self._note_end)
+            events.register(process.stdin, selectors.EVENT_WRITE, self._feed)
+            for name, pipe in self._open_pipes():
+                events.register(pipe, selectors.EVENT_READ, partial(self._read, name))
+            while events.get_map():
+                ready = events.select(self._patience_seconds())
+                # Its end comes last: what the others have to read is then read as well.
+                for key, _ in sorted(ready, key=lambda each: each[0].fileobj is end):
+                    file: Any = key.fileobj
+                    if not key.data(file):
+                        events.unregister(file)
+                        file.close()
+                self._tell_end()
+
+    def _open_pipes(self) -> "List[Tuple[str, IO[bytes]]]":
+        """What it prints into, as far as somebody still has it."""
+        pipes = [(name, getattr(self._process, name)) for name in self._output]
+        return [(name, pipe) for name, pipe in pipes if not pipe.closed]
+
+    def _patience_seconds(self) -> Optional[float]:
+        if self._late_after is None or self.ended.is_set():
+            return None
+        return max(self._late_after - time.monotonic(), 0)
+
+    def _tell_end(self) -> None:
+        """Set ``ended`` when all is said, or when it is late for those that it has started."""
+        if self._late_after is None:
+            return
+        pipes = self._open_pipes()
+        if not pipes:
+            self._cut = False
+        elif self.ended.is_set() or time.monotonic() < self._late_after:
+            return
+        else:
+            self._cut = any(_unread_bytes(pipe) for _, pipe in pipes)
+        self.ended.set()
+
+    # Each of these attends to one file, and tells whether it has to be attended to again.
+
+    def _note_end(self, _: Any) -> bool:
+        assert self._process is not None
+        self._process.wait()
+        for name, pipe in self._open_pipes():  # all of its own, however late we are
+            left = _unread_bytes(pipe)
+            while left > 0:
+                left -= self._read(name, pipe)
+        self._late_after = time.monotonic() + _LATE_SECONDS
+        return False
+
+    def _feed(self, pipe: "IO[bytes]") -> bool:
+        try:
+            self._unfed = self._unfed[os.write(pipe.fileno(), self._unfed[:_PIPE_BYTES]) :]
+        except BlockingIOError:
+            return True
+        except BrokenPipeError:
+            return False  # it did not read its input
+        return len(self._unfed) > 0
+
+    def _read(self, name: str, pipe: "IO[bytes]") -> int:
+        data, kept = os.read(pipe.fileno(), _PIPE_BYTES), self._output[name]
+        room = MAX_OUTPUT_BYTES - len(kept)
+        kept += data[:room]
+        self._truncated |= len(data) > room
+        return len(data)
 
     def result(self) -> Tuple[Dict[str, Any], bytes]:
         """What is known of the end, and stdout followed by stderr."""
@@ -136,13 +200,13 @@ class Workload(threading.Thread):
             "pid": self._process.pid,
             "returncode": self._process.returncode,
             "stdout_bytes": len(stdout),
-            "truncated": self._truncated,
+            "truncated": self._truncated or self._cut,
         }
         return told, stdout + stderr
 
     def stop(self, signum: int) -> None:
         """Send a signal to the command and all that it started."""
-        if self._process is not None and self.is_alive():
+        if self._process is not None and not self.ended.is_set():
             try:
                 os.killpg(self._process.pid, signum)
             except ProcessLookupError:
@@ -176,7 +240,7 @@ class Workloads:
         workload = self._get(pid)
 
         def wait() -> None:
-            workload.join()
+            workload.ended.wait()
             self._all.pop(pid, None)
             then(*workload.result())
 
