@@ -78,9 +78,10 @@ def describe(user: str) -> str:
         f"  {STARTER}   starts it\n"
         f"  {RULE}               this rule, checked with visudo:\n\n"
         + "".join(f"      {line}\n" for line in rule_for(user).splitlines())
-        + f"\nThe agent loads BPF programs and starts the commands of `lab.run` as root, so\n"
-        f"{user} will be root in all but name, without a password. If that is too much,\n"
-        f'use the guest instead: Lab("vm") needs no rights at all.\n'
+        + f"\nThe agent compiles C and loads BPF programs as root. These read any file and any\n"
+        f"memory, so {user} will be root in all but name, without a password. (The commands of\n"
+        f"`lab.run` are started as {user}.) If that is too much, use the guest instead:\n"
+        f'Lab("vm") needs no rights at all.\n'
     )
 
 

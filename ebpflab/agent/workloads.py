@@ -11,6 +11,7 @@ import ctypes as ct
 import errno
 import fcntl
 import os
+import pwd
 import selectors
 import signal
 import subprocess
@@ -52,6 +53,19 @@ def _ordinary_user() -> Dict[str, Any]:
     return {"user": uid, "group": gid, "extra_groups": os.getgrouplist(name, gid) if name else []}
 
 
+def _environment(user: Optional[int]) -> Dict[str, str]:
+    """Our own, which is root's, but for what says who and where the user is."""
+    known = {**os.environ, "PATH": os.environ.get("PATH") or os.defpath}
+    if user is not None:
+        try:
+            entry = pwd.getpwuid(user)
+            home, name = entry.pw_dir, entry.pw_name
+        except KeyError:  # of a directory service that does not answer, say
+            home, name = "/", os.environ.get("SUDO_USER", str(user))
+        known.update(HOME=home, USER=name, LOGNAME=name)
+    return known
+
+
 def _unread_bytes(pipe: "IO[bytes]") -> int:
     size = ct.c_int()
     fcntl.ioctl(pipe, termios.FIONREAD, size)
@@ -64,7 +78,8 @@ class Workload(threading.Thread):
     def __init__(self, argv: List[str], stdin: bytes, cwd: Optional[str], env: Dict[str, str]):
         super().__init__(name=f"workload {argv[0]}", daemon=True)
         self._argv, self._unfed, self._cwd = argv, memoryview(stdin), cwd
-        self._env = {**os.environ, "PATH": os.environ.get("PATH") or os.defpath, **env}
+        self._user = _ordinary_user()
+        self._env = {**_environment(self._user.get("user")), **env}
         self._spawned = threading.Event()
         self._error: Optional[OSError] = None
         self._process: "Optional[subprocess.Popen[bytes]]" = None
@@ -107,7 +122,7 @@ class Workload(threading.Thread):
                 env=self._env,
                 start_new_session=True,
                 preexec_fn=_die_with_agent,
-                **_ordinary_user(),
+                **self._user,
             )
             _let_go_before_agent(self._process.pid)
         except (OSError, ValueError, subprocess.SubprocessError) as error:

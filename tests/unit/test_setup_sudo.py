@@ -161,7 +161,8 @@ def test_what_will_be_written_is_shown_in_full() -> None:
     for line in sudo.rule_for("alice").splitlines():
         assert line in text
     assert str(sudo.AGENT) in text and str(sudo.RULE) in text
-    assert "root in all but name" in text
+    assert "BPF programs as root" in text and "alice will be root in all but name" in text
+    assert "commands of\n`lab.run` are started as alice" in text
 
 
 def test_the_installed_agent_ends_when_its_input_does(prefix: Path) -> None:

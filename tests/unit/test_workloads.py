@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 import queue
 import signal
 import sys
@@ -37,7 +38,7 @@ def run(workloads: ModuleType) -> Iterator[Run]:
     commands = workloads.Workloads()
     groups = []
 
-    def run(script: str, **request: str) -> Result:
+    def run(script: str, **request: Any) -> Result:
         pid = commands.start({"argv": ["/bin/sh", "-c", script], **request})
         groups.append(pid)
         results: queue.SimpleQueue[Result] = queue.SimpleQueue()
@@ -102,3 +103,22 @@ def test_a_cut_is_told_where_others_go_on(run: Run, slow_to_read: Callable[[int]
     told, output = run("yes &")
     assert told["truncated"]
     assert 0 < len(output) < 4 << 20
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="becoming another user takes root: sudo make test")
+@pytest.mark.parametrize(
+    ("user", "name", "home"),
+    [(65534, "nobody", pwd.getpwuid(65534).pw_dir), (54321, "somebody-of-a-directory", "/")],
+    ids=["known", "unknown"],
+)
+def test_under_sudo_a_command_is_at_home_where_its_user_is(
+    run: Run, monkeypatch: pytest.MonkeyPatch, user: int, name: str, home: str
+) -> None:
+    monkeypatch.setenv("HOME", "/root")
+    monkeypatch.setenv("USER", "root")
+    monkeypatch.setenv("LOGNAME", "root")
+    for variable, value in (("UID", user), ("GID", user), ("USER", name)):
+        monkeypatch.setenv(f"SUDO_{variable}", str(value))
+    script = "echo $(id -u) $USER $LOGNAME $HOME"
+    assert run(script, cwd="/")[1].decode() == f"{user} {name} {name} {home}\n"
+    assert run("echo $HOME", cwd="/", env={"HOME": "/else"})[1] == b"/else\n"
