@@ -72,6 +72,12 @@ class Map(NamedTuple):
             return (self.value_size + 7) // 8 * 8 * self.cpus
         return self.value_size
 
+    @property
+    def size_bytes(self) -> int:
+        """What it holds when it is full, which the kernel mostly sets aside at once."""
+        entry = 1 if self.type == RINGBUF else self.key_size + self.stride
+        return self.max_entries * entry
+
 
 def explain_not_made(log: str) -> Optional[Fault]:
     """The fault where the kernel has not made a map that clang had nothing against."""

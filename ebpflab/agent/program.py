@@ -343,6 +343,12 @@ class Program:
                 close_probe(kind, name, fd)
         self._count_while_attached()
 
+    @property
+    def size_bytes(self) -> int:
+        """The memory of its maps, and of the rings and perf buffers beside them."""
+        beside = sum(stream.size_bytes * len(stream.fds[1:]) for stream in self.streams.values())
+        return beside + sum(table.size_bytes for table in self.maps.values())
+
     def make_idle(self) -> bool:
         """Detach and empty everything. False when a map cannot be emptied."""
         self.detach()

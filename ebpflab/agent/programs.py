@@ -2,7 +2,8 @@
 
 A program that is closed is kept *idle*, detached and with its maps emptied, and handed out again
 when the same source is loaded: re-running a cell does not compile again. What it reads USDT
-arguments by, and the headers that it was compiled with, count as part of that source.
+arguments by, and the headers that it was compiled with, count as part of that source. So many are
+kept, and so much memory of maps; then the oldest goes.
 """
 
 from typing import Any, Dict, List, Optional, Sequence
@@ -14,6 +15,7 @@ from program import Key, Program
 from streams import Drain
 
 _MAX_IDLE = 8
+_MAX_IDLE_BYTES = 64 << 20  # of all that are idle: a guest has 1 GiB
 
 
 class Programs:
@@ -86,13 +88,16 @@ class Programs:
         if program is None:
             return None
         stats = program.stats()
-        if program.make_idle():
+        if program.size_bytes <= _MAX_IDLE_BYTES and program.make_idle():
             self._idle.append(program)
-            if len(self._idle) > _MAX_IDLE:
-                self._idle.pop(0).close()
         else:
             program.close()
+        while len(self._idle) > _MAX_IDLE or self._idle_bytes() > _MAX_IDLE_BYTES:
+            self._idle.pop(0).close()
         return stats
+
+    def _idle_bytes(self) -> int:
+        return sum(program.size_bytes for program in self._idle)
 
     def end(self) -> None:
         for program in self._loaded.values():

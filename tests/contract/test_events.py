@@ -286,6 +286,20 @@ def test_the_same_text_is_compiled_once_and_starts_empty(lab: Lab, program: str)
             assert list(prog["total"].frame()["value"]) == [0, 5]
 
 
+@pytest.mark.local
+def test_large_programs_are_not_kept_when_they_are_closed() -> None:
+    def compiled(name: str, pages: int) -> bool:
+        source = RING.replace("(calls, 64)", f"(calls, {pages})")
+        with lab.load(f"{source}/* {name} */") as prog:
+            return prog.compiled
+
+    with Lab("local") as lab:
+        assert [compiled("128 MiB", 32768) for _ in range(2)] == [True, True]
+        assert [compiled("32 MiB", 8192) for _ in range(2)] == [True, False]
+        assert compiled("as many more", 8192)  # both are too much
+        assert [compiled("32 MiB", 8192) for _ in range(2)] == [True, False]
+
+
 def test_what_was_detached_is_attached_again(lab: Lab, program: str) -> None:
     with lab.load(RING) as prog:
         prog.attach_uprobe(name=program, sym="work", fn_name="on_work")
