@@ -73,8 +73,9 @@ class EventSource(ABC):
         """The rows that no earlier ``collect`` has returned.
 
         Waits until ``seconds`` have passed or ``rows`` rows are there, whichever comes first;
-        with neither it returns at once. Interrupting the kernel (Ctrl-C) ends the wait and
-        returns the rows so far, with ``attrs["interrupted"]`` set. The lab stays usable.
+        with neither it returns at once. Rows that `keep` has let go meanwhile count as well, and
+        are not returned. Interrupting the kernel (Ctrl-C) ends the wait and returns the rows so
+        far, with ``attrs["interrupted"]`` set. The lab stays usable.
 
         >>> events = prog["events"].collect(seconds=5, rows=100)      # doctest: +SKIP
         """
@@ -139,7 +140,7 @@ class EventSource(ABC):
 
     @property
     def waiting(self) -> int:
-        """How many rows have arrived that no ``collect`` has returned."""
+        """How many rows have arrived that no ``collect`` has returned, those let go included."""
         return self._rows - self._taken
 
     @property
@@ -245,7 +246,7 @@ class EventSource(ABC):
                 rest = b""
             self._rows -= gone
             self._bytes -= len(data) - len(rest)
-            self._taken = max(self._taken - gone, 0)
+            self._taken -= gone  # below 0 when some are gone that no `collect` has returned
             if self._spill is not None and self._spill.write(self._decode([old], 0), self.lost):
                 self.spilled += gone
             else:
@@ -256,7 +257,7 @@ class EventSource(ABC):
             return
         deadline = None if seconds is None else began + seconds
         with self._arrived:
-            while rows is None or self._rows - self._taken < rows:
+            while rows is None or self.waiting < rows:
                 if self._connection.lost is not None:
                     raise self._connection.gone()
                 left = _WAIT_STEP_SECONDS if deadline is None else deadline - time.monotonic()
@@ -270,17 +271,23 @@ class EventSource(ABC):
 
     def _take(self, rows: int | None) -> pd.DataFrame:
         with self._arrived:
-            end = self._rows if rows is None else min(self._rows, self._taken + rows)
+            start, gone = max(self._taken, 0), max(-self._taken, 0)
+            end = self._rows if rows is None else min(self._rows, start + rows)
             wanted: list[bytes] = []
             skip = seen = 0
             for count, data in self._batches:
-                if seen + count > self._taken and seen < end:
+                if seen + count > start and seen < end:
                     if not wanted:
-                        skip = self._taken - seen
+                        skip = start - seen
                     wanted.append(data)
                 seen += count
-            taken, self._taken = end - self._taken, end
-        return self._with_attrs(self._decode(wanted, skip).iloc[:taken])
+            self._taken = end
+        if rows is not None and gone and end - start < rows:
+            notice(
+                f"{self.name}: {end - start:,} rows instead of {rows:,}, because no more are kept:"
+                f" {gone:,} before them are gone. Keep more of them: .keep(rows={rows})."
+            )
+        return self._with_attrs(self._decode(wanted, skip).iloc[: end - start])
 
     def _ordered(self, frame: pd.DataFrame) -> pd.DataFrame:
         """The rows in the order in which they are shown; here, as they arrived."""
