@@ -34,6 +34,19 @@ def test_a_box_keeps_its_own_kernel() -> None:
     assert not [name for name in packages if name.startswith("linux-") or "@" in name]
 
 
+def test_what_git_leaves_out_goes_into_no_box_and_no_image() -> None:
+    root = PROVISION.parent
+    lines = (root / ".gitignore").read_text(encoding="utf-8").split()
+    ignored = {line.strip("/") for line in lines if line.endswith("/") and "*" not in line}
+    assert {".venv", "course", "hub"} <= ignored
+    vagrant = (root / "Vagrantfile").read_text(encoding="utf-8")
+    excluded = vagrant.partition("rsync__exclude: %w[")[2].partition("]")[0].split()
+    assert "course" not in excluded, "would match labs/course as well"
+    assert ignored - {".vagrant"} <= {each.strip("/") for each in excluded}  # Vagrant's own
+    docker = (root / ".dockerignore").read_text(encoding="utf-8").split()
+    assert ignored <= {each.removeprefix("**/") for each in docker}
+
+
 @pytest.mark.parametrize("name", ["box.sh", "box-image.sh"])
 def test_is_a_valid_script(name: str) -> None:
     subprocess.run(["sh", "-n", str(PROVISION / name)], check=True)
