@@ -1,13 +1,14 @@
 """How does the hub carry a class? Students log in at once, and each runs a chapter from the top.
 
-    python labs/hub/load.py STUDENTS [CHAPTER]
+    .venv/bin/python labs/hub/load.py STUDENTS [CHAPTER]
 
 Everything goes through the hub's own HTTP API, as a browser would: log in, start the server, start
 a kernel, run each cell over its websocket. The hub is one of its own, run as `make hub` does, with
 an empty database and homes; it ends with the test. Memory is what the students' processes take,
 pages that they share divided among them (PSS): their JupyterLab, kernels and VMs.
 
-Run as root, so that each student is a user of their own. Ends with 0 when nobody had a failure.
+Run as root, so that each student is a user of their own, when `make hub` has set everything up.
+Ends with 0 when nobody had a failure.
 """
 
 from __future__ import annotations
@@ -206,10 +207,18 @@ def hub(folder: Path, password: str):
         yield
     finally:
         process.terminate()  # it ends the students' servers, and those their kernels and VMs
-        with suppress(subprocess.TimeoutExpired):
+        try:
             process.wait(60)
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)  # a hub that failed leaves its proxy behind
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        _end_proxy(folder)
+
+
+def _end_proxy(folder: Path) -> None:
+    """A hub that failed leaves it behind, in a session of its own and on its ports."""
+    with suppress(FileNotFoundError, ProcessLookupError):
+        os.kill(int((folder / "proxy.pid").read_text()), signal.SIGKILL)
 
 
 def report(visits: list[Visit], usage: Usage) -> None:
