@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from ebpflab import vm
+
 # A slow machine is not a wrong answer.
 settings.register_profile("ebpflab", deadline=None)
 settings.load_profile("ebpflab")
@@ -37,6 +39,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("local"):
             item.add_marker(skip)
+
+
+@pytest.fixture(scope="session")
+def image() -> str:
+    """The hash of an image of the guest that is built and warm."""
+    if reason := vm.unavailable():
+        pytest.skip(f"no guest here: {reason}")
+    return vm.build(print).name
 
 
 @pytest.fixture

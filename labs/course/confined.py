@@ -24,14 +24,15 @@ REPOSITORY = HERE.parents[1]
 
 GRADED_USER = 60999
 TMP_BYTES = 1 << 30
-"""What it may write in all, its VM's disk included, and under QEMU before 8.2 a copy of what the
-VM's memory is at the start (400 MB)."""
+"""What it may write to /tmp, its VM's disk included, and under QEMU before 8.2 a copy of what the
+VM's memory is at the start (400 MB); and as much again to /dev/shm."""
 ADDRESS_SPACE_BYTES = 4 << 30
 """Of each process: QEMU with its guest of 1 GiB takes 3."""
 PROCESSES = 200
 
 _HIDDEN = ("/home", "/root", "/run", "/mnt", "/media", "/srv", "/var/cache", "/var/tmp")
-_HIDDEN_HERE = ("course", "tests", "labs/course/source")
+# What students of a server may not see either: hub/server/jupyterhub_config.py. Git has it all.
+HIDDEN_HERE = ("course", "hub", "labs/course/source", "tests", ".git")
 _EVERYBODYS_IMAGES = cache.EVERYBODYS
 
 
@@ -53,11 +54,11 @@ def sandbox(runtime: Path) -> list[str]:
         *("bwrap", "--die-with-parent", "--ro-bind", "/", "/", "--proc", "/proc"),
         *("--dev", "/dev", "--dev-bind-try", "/dev/kvm", "/dev/kvm"),
         *("--size", str(TMP_BYTES), "--tmpfs", "/dev/shm", "--remount-ro", "/dev"),
-        *_each("--tmpfs", (path for path in _HIDDEN if Path(path).is_dir())),
+        *_hidden(_HIDDEN),
         *("--size", str(TMP_BYTES), "--perms", "1777", "--tmpfs", "/tmp"),
         *_shown({sys.base_prefix: sys.base_prefix, sys.prefix: sys.prefix}),
         *_shown({str(REPOSITORY): str(REPOSITORY)}),
-        *_each("--tmpfs", (str(REPOSITORY / name) for name in _HIDDEN_HERE)),
+        *_hidden(str(REPOSITORY / name) for name in HIDDEN_HERE),
         *_shown({str(image): str(_EVERYBODYS_IMAGES / image.name)}),
         *("--bind", str(runtime), str(runtime), "--chdir", "/tmp"),
         *("--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts", "--clearenv"),
@@ -102,8 +103,9 @@ def _shown(places: Mapping[str, str]) -> list[str]:
     return options
 
 
-def _each(option: str, paths: Iterable[str]) -> list[str]:
-    return [word for path in paths for word in (option, path)]
+def _hidden(paths: Iterable[str]) -> list[str]:
+    """What is not there needs no hiding, nor could it be hidden in what is read-only."""
+    return [word for path in paths if Path(path).is_dir() for word in ("--tmpfs", path)]
 
 
 if __name__ == "__main__":

@@ -11,12 +11,16 @@ HERE = Path(__file__).resolve().parent
 c: Any = get_config()  # type: ignore[name-defined]  # noqa: F821
 
 c.CourseDirectory.course_id = "ebpflab"
-c.CourseDirectory.root = str(HERE.parents[1] / "course")
+COURSE = HERE.parents[1] / "course"
+c.CourseDirectory.root = str(COURSE)
 c.CourseDirectory.source_directory = str(HERE / "source")
 
 # Solutions are C in Python's strings, and Python: no comment is one in both. The sources say
 # "your lines" themselves, outside of what is cut.
 c.ClearSolutions.code_stub = {"python": ""}
+
+# Not where it is called, in labs/course, which every submission sees.
+c.ExportPlugin.to = str(COURSE / "grades.csv")
 
 # For a student's own cells; and for those that boot a guest and compile, the tests.
 ANSWER_SECONDS, TEST_SECONDS = 120, 300  # as in grade.py

@@ -21,11 +21,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def image() -> str:
-    """The hash of an image that is built and warm."""
-    if reason := vm.unavailable():
-        pytest.skip(f"no guest here: {reason}")
-    return vm.build(print).name
+def built(image: str) -> None:
+    """Each of them boots it."""
 
 
 @pytest.fixture

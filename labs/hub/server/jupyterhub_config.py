@@ -8,6 +8,9 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 
+# The gradebook, the solutions and the hidden tests, in Git's history as well: as in confined.py.
+NOT_FOR_STUDENTS = ("course", "hub", "labs/course/source", "tests", ".git")
+
 c = get_config()  # noqa: F821
 load_subconfig(str(HERE.parent / "base_config.py"))  # noqa: F821
 
@@ -31,7 +34,7 @@ c.SystemdSpawner.unit_extra_properties = {
     "TasksMax": "400",
     "LimitFSIZE": "2G",
     "SupplementaryGroups": "kvm",  # /dev/kvm, so devices are not isolated
-    "InaccessiblePaths": "-/opt/ebpflab/course -/opt/ebpflab/labs/course/source",
+    "InaccessiblePaths": " ".join(f"-/opt/ebpflab/{name}" for name in NOT_FOR_STUDENTS),
     "IPAddressDeny": "any",
     "IPAddressAllow": "localhost",
 }
