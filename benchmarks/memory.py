@@ -1,4 +1,6 @@
-"""Does memory stay flat? ``python benchmarks/memory.py [SECONDS]``, 20 minutes unless told.
+"""Does memory stay flat? For 20 minutes, unless told.
+
+    .venv/bin/python benchmarks/memory.py [SECONDS]
 
 A program that calls ``read`` 1,000 times a second is traced, a hundred records of 40 bytes a call
 (a probe for each of them would keep a core busy by itself); the stream keeps a million rows, and

@@ -1,4 +1,6 @@
-"""A recording of 2 GiB, read in 1 GiB of memory: ``python benchmarks/recording.py [FOLDER]``.
+"""A recording of 2 GiB, read in 1 GiB of memory.
+
+    .venv/bin/python benchmarks/recording.py [FOLDER]
 
 A program is traced that sends records of 40 bytes as fast as it can, until 2 GiB of rows are in the
 file. Then a process in a memory cgroup of 1 GiB, page cache included, asks DuckDB to count, sum and

@@ -1,11 +1,11 @@
 """Grade what was submitted: each submission in a sandbox of its own, one after the other.
 
-    python labs/course/grade.py [ASSIGNMENT [STUDENT]]
+    .venv/bin/python labs/course/grade.py [ASSIGNMENT [STUDENT]]
 
-nbgrader does the grading (`nbgrader autograde`), its kernel is confined (confined.py). This adds
-a limit on the time of a whole submission, and a reason where there is no grade, so that whatever
-one submission does, the next one is graded. Feedback is made for those that were graded.
-Ends with 0 when each submission was graded, and with 1 otherwise.
+What `make grade` does after its set-up. nbgrader does the grading (`nbgrader autograde`), its
+kernel is confined (confined.py). This adds a limit on the time of a whole submission, and a reason
+where there is no grade, so that whatever one submission does, the next one is graded. Feedback is
+made for those that were graded. Ends with 0 when each submission was graded, and with 1 otherwise.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@
     soak      every chapter again and again in one guest, for so many minutes
     replay    the same of the chapters' recordings: many more rounds, of the notebook's half alone
 
-    python tests/hard [faults] [fuzz MINUTES] [soak MINUTES] [replay MINUTES]
+    .venv/bin/python tests/hard [faults] [fuzz MINUTES] [soak MINUTES] [replay MINUTES]
 
 Each part leaves its figures in build/hard; the page is written from those that are there.
 """

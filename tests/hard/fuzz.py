@@ -1,11 +1,11 @@
 """What reads bytes that somebody else has written, each as a function of those bytes.
 
-Hypothesis calls them in `test_fuzz.py`, with every `make test`; ``python tests/hard fuzz`` has
-atheris look for inputs that reach new lines of the code, for minutes, each in a process of its
+Hypothesis calls them in `test_fuzz.py`, with every `make test`; `.venv/bin/python tests/hard fuzz`
+has atheris look for inputs that reach new lines of the code, for minutes, each in a process of its
 own whose memory and whose time for one input are limited. A target returns or raises what its
 module says that it raises; anything else is a finding.
 
-    python tests/hard/fuzz.py TARGET SECONDS FOLDER    # one target; its corpus goes to FOLDER
+    .venv/bin/python tests/hard/fuzz.py TARGET SECONDS FOLDER    # its corpus goes to FOLDER
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Bytes that somebody else has written, read on both sides: no crash, no hang, no flood.
 
-The same targets as ``python tests/hard fuzz`` gives to atheris, for minutes; here hypothesis makes
-some hundred inputs of each, damaged copies of good ones among them.
+The same targets as ``.venv/bin/python tests/hard fuzz`` gives to atheris, for minutes; here
+hypothesis makes some hundred inputs of each, damaged copies of good ones among them.
 """
 
 from __future__ import annotations

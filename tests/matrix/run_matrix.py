@@ -1,6 +1,8 @@
 """Runs every kind of probe and every chapter in a guest of each suite, and writes what was seen.
 
-python tests/matrix/run_matrix.py [SUITE...]   all, or some: the others keep their last result
+    .venv/bin/python tests/matrix/run_matrix.py [SUITE...]
+
+All, or some: the others keep their last result.
 
                         build/matrix/
 EBPFLAB_SUITE  pytest ---> SUITE-kinds.xml, SUITE-chapters.xml  ---> docs/compatibility.md
