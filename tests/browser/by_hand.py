@@ -7,7 +7,7 @@ from typing import Any
 from our_jupyterlab import PATIENCE_MS
 from playwright.sync_api import Locator, Page
 
-_RUN_ALL_SECONDS = 400
+_RUN_ALL_SECONDS = 1200
 _NOTEBOOK = "window.jupyterapp.shell.currentWidget"
 
 

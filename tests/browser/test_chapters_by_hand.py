@@ -25,7 +25,7 @@ from by_hand import (
 )
 from playwright.sync_api import Page, expect
 
-pytestmark = [pytest.mark.browser, pytest.mark.vm, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.browser, pytest.mark.vm, pytest.mark.timeout(1500)]
 
 
 def pictures(page: Page, folder: Path, cell: str) -> None:

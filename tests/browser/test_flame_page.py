@@ -87,7 +87,7 @@ def run_until_all_is_kept(page: Page) -> None:
 
 @pytest.mark.browser
 @pytest.mark.vm
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1500)
 def test_in_jupyterlab(page: Page, jupyterlab: str, tmp_path: Path) -> None:
     path = tmp_path / "notebooks" / "10-flame-graphs.ipynb"
     notebook = nbformat.read(path, as_version=4)

@@ -8,7 +8,7 @@ import pytest
 from by_hand import code_cells, in_theme, open_notebook, run_all_cells
 from playwright.sync_api import Page, expect
 
-pytestmark = [pytest.mark.browser, pytest.mark.vm, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.browser, pytest.mark.vm, pytest.mark.timeout(1500)]
 
 
 def test_chapter_01_runs_by_hand(page: Page, jupyterlab: str, tmp_path: Path) -> None:

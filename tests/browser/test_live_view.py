@@ -24,7 +24,7 @@ from by_hand import (
 from our_jupyterlab import PATIENCE_MS
 from playwright.sync_api import Page, expect
 
-pytestmark = [pytest.mark.browser, pytest.mark.local, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.browser, pytest.mark.local, pytest.mark.timeout(1500)]
 
 CELLS = {
     "begin": '''
