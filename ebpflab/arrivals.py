@@ -30,6 +30,14 @@ _WAIT_STEP_SECONDS = 0.25
 _KEEP_BYTES = 256 << 20
 
 
+def check_limits(seconds: float | None, rows: int | None) -> None:
+    """Refuse a wait for less than nothing (ValueError)."""
+    if rows is not None and rows < 0:
+        raise ValueError(f"rows= is how many to wait for, 0 or more, and is {rows}")
+    if seconds is not None and seconds < 0:
+        raise ValueError(f"seconds= is how long to wait, 0 or more, and is {seconds}")
+
+
 class EventSource(ABC):
     """What arrives from one place of the traced machine, in order.
 
@@ -79,10 +87,7 @@ class EventSource(ABC):
 
         >>> events = prog["events"].collect(seconds=5, rows=100)      # doctest: +SKIP
         """
-        if rows is not None and rows < 0:
-            raise ValueError(f"rows= is how many to wait for, 0 or more, and is {rows}")
-        if seconds is not None and seconds < 0:
-            raise ValueError(f"seconds= is how long to wait, 0 or more, and is {seconds}")
+        check_limits(seconds, rows)
         interrupted = False
         began = time.monotonic()
         try:

@@ -8,6 +8,9 @@ the others go on.
 from __future__ import annotations
 
 import contextvars
+import math
+import signal
+import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,9 +19,10 @@ from typing import Any, TypeVar
 
 import pandas as pd
 
+from ebpflab.arrivals import EventSource, check_limits
 from ebpflab.closing import Closing
 from ebpflab.errors import EbpflabError, TargetError
-from ebpflab.lab import Completed, Lab
+from ebpflab.lab import Completed, Lab, Workload
 from ebpflab.program import Program
 from ebpflab.progress import notice
 
@@ -50,9 +54,13 @@ class Fleet(Closing):
             raise TargetError(f"None of the {len(targets)} machines can be traced.\n{reasons}")
 
     def _ask(self, things: dict[str, Any], function: Callable[[Any], _T]) -> dict[str, _T]:
-        """``function`` of each thing, at once; without those whose machine fails."""
+        """``function`` of each thing, at once; without those whose machine fails.
+
+        An interrupt waits for none of them: what they do ends by itself, and is dropped.
+        """
         answers: dict[str, _T] = {}
-        with ThreadPoolExecutor(max_workers=max(len(things), 1)) as threads:
+        threads, wait = ThreadPoolExecutor(max_workers=max(len(things), 1)), True
+        try:
             # A copy of the context each: it tells a lab which notebook cell has made it.
             running = {
                 host: threads.submit(contextvars.copy_context().run, function, thing)
@@ -63,6 +71,11 @@ class Fleet(Closing):
                     answers[host] = future.result()
                 except EbpflabError as error:
                     self._leave_out(host, error)
+        except KeyboardInterrupt:
+            wait = False
+            raise
+        finally:
+            threads.shutdown(wait, cancel_futures=not wait)
         return answers
 
     def _leave_out(self, host: str, error: EbpflabError) -> None:
@@ -77,8 +90,24 @@ class Fleet(Closing):
         return FleetProgram(self, self._ask(self.labs, lambda lab: lab.load(source, **options)))
 
     def run(self, argv: Sequence[str]) -> dict[str, Completed]:
-        """`Lab.run` on every machine, by host."""
-        return self._ask(self.labs, lambda lab: lab.run(argv))
+        """`Lab.run` on every machine, by host. Interrupting the notebook kernel kills them all."""
+        started: list[Workload] = []
+        interrupted = threading.Event()
+
+        def run(lab: Lab) -> Completed:
+            workload = lab.start(argv)
+            started.append(workload)
+            if interrupted.is_set():  # it came too late to be found below
+                _kill(workload)
+            return workload.wait()
+
+        try:
+            return self._ask(self.labs, run)
+        except KeyboardInterrupt:
+            interrupted.set()
+            for workload in started:
+                _kill(workload)
+            raise
 
     def close(self) -> None:
         """Close every lab."""
@@ -116,27 +145,59 @@ class FleetProgram:
         """The rows of the stream ``name`` that no earlier ``collect`` has returned, of all hosts.
 
         Waits until ``seconds`` have passed or there are ``rows`` rows in all, like
-        `Stream.collect`; Ctrl-C ends the wait, and returns the rows so far. A machine that is
-        lost meanwhile gives the rows that it had sent.
+        `Stream.collect`: of more than ``rows``, each host gives its share, and keeps the others
+        for the next time. Ctrl-C ends the wait, and returns the rows so far, with
+        ``attrs["interrupted"]`` set. A machine that is lost meanwhile gives the rows that it had
+        sent; when all are, nothing is waited for.
         """
-        deadline = None if seconds is None else time.monotonic() + seconds
-        interrupted = False
+        check_limits(seconds, rows)
+        streams = {host: program[name] for host, program in self._programs.items()}
+        began, interrupted = time.monotonic(), False
         try:
-            while (rows is not None or deadline is not None) and self.programs:
-                waiting = sum(program[name].waiting for program in self.programs.values())
-                if rows is not None and waiting >= rows:
-                    break
-                if deadline is not None and time.monotonic() >= deadline:
-                    break
-                time.sleep(_WAIT_STEP_SECONDS)
+            self._wait(streams, seconds, rows)
+            self.each(lambda program: program[name].collect(rows=0))  # what the kernels still hold
         except KeyboardInterrupt:
             interrupted = True
-        for host, program in self.programs.items():
-            if program.lab.lost is not None:
-                self.fleet._leave_out(host, program.lab.lost)
-        found = _together({h: program[name].collect() for h, program in self._programs.items()})
-        found.attrs["interrupted"] = interrupted
+        found = _together(self._take(streams, rows))
+        if interrupted or any(each.get("interrupted") for each in found.attrs["hosts"].values()):
+            found.attrs["interrupted"] = True
+            notice(f"Interrupted after {time.monotonic() - began:.1f} s: {len(found)} rows so far.")
         return found
+
+    def _wait(
+        self, streams: dict[str, EventSource], seconds: float | None, rows: int | None
+    ) -> None:
+        without_end = seconds is None and rows is not None
+        deadline = time.monotonic() + (math.inf if without_end else seconds or 0)
+        while True:
+            for host, program in self.programs.items():
+                if program.lab.lost is not None:
+                    self.fleet._leave_out(host, program.lab.lost)
+            enough = rows is not None and sum(each.waiting for each in streams.values()) >= rows
+            left = deadline - time.monotonic()
+            if enough or left <= 0 or not self.programs:
+                return
+            time.sleep(min(left, _WAIT_STEP_SECONDS))
+
+    def _take(self, streams: dict[str, EventSource], rows: int | None) -> dict[str, pd.DataFrame]:
+        """What has arrived: all, or ``rows`` in all, as evenly as hosts have them."""
+        taken: dict[str, pd.DataFrame] = {}
+        share = None
+        for host in sorted(streams, key=lambda host: streams[host].waiting):
+            if rows is not None:
+                left = rows - sum(map(len, taken.values()))
+                share = min(left // (len(streams) - len(taken)), streams[host].waiting)
+            try:
+                taken[host] = streams[host].collect(rows=share)
+            except EbpflabError as error:  # it was lost at this moment; its rows are here
+                self.fleet._leave_out(host, error)
+                taken[host] = streams[host].collect(rows=share)
+        return {host: taken[host] for host in streams}
+
+
+def _kill(workload: Workload) -> None:
+    """Kill a command, and do not wait for its end: `Workload.wait` does that in its thread."""
+    workload._connection.tell("stop", pid=workload.pid, signal=signal.SIGKILL)
 
 
 def _together(frames: dict[str, pd.DataFrame]) -> pd.DataFrame:

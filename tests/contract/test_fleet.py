@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
+import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import own_sshd
 import pytest
 
 from ebpflab import Fleet
-from ebpflab.errors import TargetError
+from ebpflab.errors import TargetError, UnknownName
 
 pytestmark = pytest.mark.local
 
@@ -69,6 +72,92 @@ def test_rows_of_all_hosts_and_one_that_fails_stops_nobody(
         assert "left out" in capsys.readouterr().out and hosts[1] in fleet.failed
         assert list(progs.collect("calls")["host"]) == [hosts[0]] * 3
         assert len(progs.frame("calls")) == 14 + 3
+
+
+def test_of_many_rows_each_host_gives_its_share_and_none_is_lost(
+    hosts: list[str], target: str
+) -> None:
+    with Fleet(hosts) as fleet:
+        progs = fleet.load(SOURCE)
+        progs.each(lambda prog: prog.attach_uprobe(name=target, sym="work", fn_name="on_work"))
+        fleet.labs[hosts[0]].run([target, "29"])  # which both agents see
+        progs.programs[hosts[0]]["calls"].collect(rows=27)
+        first = progs.collect("calls", rows=5)
+        assert first.groupby("host").size().to_dict() == {hosts[0]: 2, hosts[1]: 3}
+        assert "interrupted" not in first.attrs
+        assert progs.collect("calls", rows=0).empty
+        assert list(progs.collect("calls", seconds=60, rows=7)["host"]) == [hosts[1]] * 7
+        assert list(progs.collect("calls")["host"]) == [hosts[1]] * (29 - 3 - 7)
+        with pytest.raises(ValueError, match="rows= is how many to wait for"):
+            progs.collect("calls", rows=-1)
+        with pytest.raises(UnknownName, match="Closest matches: calls"):
+            progs.collect("cals", rows=1)
+        assert not fleet.failed, "a name that was misspelt is no machine's fault"
+
+
+def test_when_every_host_is_lost_nothing_is_waited_for(
+    hosts: list[str], target: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with Fleet(hosts) as fleet:
+        progs = fleet.load(SOURCE)
+        progs.each(lambda prog: prog.attach_uprobe(name=target, sym="work", fn_name="on_work"))
+        fleet.labs[hosts[0]].run([target, "3"])
+        progs.each(lambda prog: len(prog["calls"].frame()))  # has sent what it had
+        for lab in list(fleet.labs.values()):
+            os.kill(lab.agent_pid, signal.SIGKILL)
+        found = progs.collect("calls", rows=7)
+        assert found.groupby("host").size().to_dict() == dict.fromkeys(hosts, 3)
+        assert list(fleet.failed) == hosts and not fleet.labs
+        assert capsys.readouterr().out.count("is left out") == 2
+
+
+def test_a_host_that_is_lost_is_left_out_though_there_are_rows_enough(
+    hosts: list[str], target: str
+) -> None:
+    with Fleet(hosts) as fleet:
+        progs = fleet.load(SOURCE)
+        progs.each(lambda prog: prog.attach_uprobe(name=target, sym="work", fn_name="on_work"))
+        fleet.labs[hosts[0]].run([target, "3"])
+        progs.each(lambda prog: len(prog["calls"].frame()))
+        gone = fleet.labs[hosts[1]]
+        os.kill(gone.agent_pid, signal.SIGKILL)
+        while gone.lost is None:
+            time.sleep(0.05)
+        assert len(progs.collect("calls", rows=2)) == 2 and list(fleet.failed) == [hosts[1]]
+        assert len(progs.collect("calls", rows=4)) == 4
+
+
+def test_an_interrupt_kills_the_commands_and_waits_for_none(
+    hosts: list[str], tmp_path: Path
+) -> None:
+    begun, ended = tmp_path / "begun", tmp_path / "ended"
+    command = ["sh", "-c", f"trap '' TERM; echo $$ >> {begun}; sleep 60; touch {ended}"]
+    with Fleet(hosts) as fleet:
+        interrupt = threading.Thread(target=interrupt_when, args=[begun, len(hosts)])
+        interrupt.start()
+        with pytest.raises(KeyboardInterrupt):
+            fleet.run(command)
+        interrupt.join()
+        pids = [int(line) for line in begun.read_text().split()]
+        while any(map(is_alive, pids)):
+            time.sleep(0.05)
+        assert len(pids) == 2 and not ended.exists() and not fleet.failed
+        assert {run.returncode for run in fleet.run(["true"]).values()} == {0}
+
+
+def interrupt_when(path: Path, lines: int) -> None:
+    """Ctrl-C, when so many commands have begun."""
+    while not path.exists() or path.read_text().count("\n") < lines:
+        time.sleep(0.05)
+    signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 def test_a_fleet_of_nobody_says_why(hosts: list[str]) -> None:
