@@ -226,7 +226,7 @@ def check_headers(machine: Machine) -> Finding:
         return Finding(NO, reason, fix)
     others = glob.glob(machine.path("/lib/modules/*/build"))
     reason = f"none for {wanted}"
-    # BCC unpacks these for root into /tmp, where anybody may have put others (CVE-2024-2314).
+    # BCC 0.26 takes them, as root, from a folder in /tmp that anybody may make (CVE-2024-2314).
     if machine.exists("/sys/kernel/kheaders.tar.xz"):
         reason += " (its own /sys/kernel/kheaders.tar.xz is not used)"
     if others:
