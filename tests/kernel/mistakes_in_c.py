@@ -108,6 +108,13 @@ COMPILER = (
         "    return big[bpf_get_prandom_u32() % 700];\n}\n",
     ),
     Case(
+        "a ring buffer whose pages are no power of two",
+        errors.ProgramError,
+        (r"did not make the map 'events': Invalid argument", r"a power of two"),
+        "Take 8 or 16. The compiler has nothing against 10, but the kernel has.",
+        c="BPF_RINGBUF_OUTPUT(events, 10);\n\nint count(struct pt_regs *ctx) { return 0; }\n",
+    ),
+    Case(
         "no program at all",
         errors.ProgramError,
         (r"empty",),
