@@ -72,11 +72,8 @@ class SshTransport(ChildTransport):
 
     def deliver(self) -> None:
         """Send the agent, and wait until it runs. Raises the TargetError for what went wrong."""
-        try:
-            _write_all(self.writer, delivery.agent_parcel())
-        except BrokenPipeError:
-            pass  # ssh has given up; it said why
         deadline, said = time.monotonic() + _CONNECT_SECONDS, b""
+        self._send(delivery.agent_parcel(), deadline)
         while len(said) < len(delivery.RUN):
             ready, _, _ = select.select([self.reader], [], [], max(deadline - time.monotonic(), 0))
             data = os.read(self.reader, len(delivery.RUN) - len(said)) if ready else b""
@@ -89,6 +86,18 @@ class SshTransport(ChildTransport):
                 f" {said!r}, before a command runs. Make its start-up files (.bashrc and the like)"
                 " silent where there is no terminal."
             )
+
+    def _send(self, data: bytes, deadline: float) -> None:
+        """Write to ssh, which takes no more than a pipe holds until there is a connection."""
+        view = memoryview(data)
+        while view:
+            _, ready, _ = select.select([], [self.writer], [], max(deadline - time.monotonic(), 0))
+            if not ready:
+                raise self._refused()
+            try:  # as much as surely does not block
+                view = view[os.write(self.writer, view[: select.PIPE_BUF]) :]
+            except BrokenPipeError:
+                return  # ssh has given up; it said why
 
     def _refused(self) -> TargetError:
         self.ending()
@@ -125,7 +134,8 @@ class SshTarget(Target):
         agent = shlex.join(["/usr/bin/python3", "-I", "-B", "-c", delivery.bootstrap_source()])
         as_root = f'if [ "$(id -u)" = 0 ]; then exec {agent}; else exec sudo -n {agent}; fi'
         # sh by name: the login shell there may be any.
-        return ["ssh", *_OPTIONS, self.name, f"exec sh -c {shlex.quote(as_root)}"]
+        limit = f"-oConnectTimeout={_CONNECT_SECONDS:.0f}"
+        return ["ssh", *_OPTIONS, limit, self.name, f"exec sh -c {shlex.quote(as_root)}"]
 
     def unavailable(self) -> str | None:
         if shutil.which("ssh") is None:
@@ -144,9 +154,3 @@ class SshTarget(Target):
             transport.close()
             raise
         return transport
-
-
-def _write_all(fd: int, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[os.write(fd, view) :]

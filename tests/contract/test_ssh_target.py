@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from processes import runs, wait_for_end
 
 from ebpflab import Lab
 from ebpflab.errors import ConnectionLost, TargetError
+from ebpflab.targets import ssh
 
 pytestmark = pytest.mark.local
 
@@ -79,3 +81,13 @@ def test_an_unknown_or_changed_host_key_is_never_taken(address: str, folder: Pat
 def test_a_user_that_it_does_not_take_is_told(address: str) -> None:
     with pytest.raises(TargetError, match="none of your keys"):
         Lab(address.replace("root@", "nobody@"))
+
+
+def test_what_accepts_and_never_speaks_is_given_up(
+    address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ssh, "_CONNECT_SECONDS", 2.0)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        silent_address = f"ssh://root@127.0.0.1:{silent.getsockname()[1]}"
+        with pytest.raises(TargetError, match=r"does not answer\. Is it on\?"):
+            Lab(silent_address)

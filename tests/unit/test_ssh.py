@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from ebpflab.errors import MissingTool, NeedsRoot, TargetError
-from ebpflab.targets import choose
+from ebpflab.targets import child, choose, ssh
 from ebpflab.targets.ssh import SshTarget
+from ebpflab.vm import delivery
 
 
 @pytest.mark.parametrize("url", ["ssh://", "ssh:host", "ssh://-oProxyCommand=x", "ssh://a/path"])
@@ -20,7 +21,7 @@ def test_an_address_that_is_none_is_refused_before_ssh_sees_it(url: str) -> None
 def test_the_address_goes_to_ssh_as_it_is_and_ssh_asks_nothing() -> None:
     command = SshTarget("ssh://me@there:2222/").command()
     assert command[0] == "ssh" and "ssh://me@there:2222" in command
-    assert "-oBatchMode=yes" in command
+    assert "-oBatchMode=yes" in command and "-oConnectTimeout=60" in command
     assert command[-1].startswith("exec sh -c ") and "sudo -n /usr/bin/python3 -I -B" in command[-1]
 
 
@@ -59,6 +60,20 @@ def test_a_shell_that_prints_is_told_apart(tmp_path: Path, monkeypatch: pytest.M
         SshTarget("ssh://there").connect(lambda step: None)
 
 
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize("script", ["exec sleep 97", "exec cat > /dev/null"])
+def test_an_ssh_that_never_connects_is_given_up(
+    script: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that reads nothing, and so the agent does not go into the pipe, and one that does."""
+    assert len(delivery.agent_parcel()) > 64 << 10, "as much as a pipe holds"
+    _fake_ssh(tmp_path, monkeypatch, script)
+    monkeypatch.setattr(ssh, "_CONNECT_SECONDS", 1.0)
+    monkeypatch.setattr(child, "_END_SECONDS", 0.1)
+    with pytest.raises(TargetError, match="ssh://there: no answer in 1 seconds"):
+        SshTarget("ssh://there").connect(lambda step: None)
+
+
 def test_without_ssh_it_says_what_to_install(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -68,7 +83,7 @@ def test_without_ssh_it_says_what_to_install(
 
 
 def _fake_ssh(folder: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None:
-    ssh = folder / "ssh"
-    ssh.write_text(f"#!/bin/sh\n{script}\n")
-    ssh.chmod(0o755)
+    fake = folder / "ssh"
+    fake.write_text(f"#!/bin/sh\n{script}\n")
+    fake.chmod(0o755)
     monkeypatch.setenv("PATH", f"{folder}:/usr/bin:/bin")
