@@ -52,13 +52,16 @@ def image_directory(image_hash: str) -> Path:
 
 
 def is_image(path: Path) -> bool:
-    """Whether there is a complete image at ``path``."""
-    return (path / "image.json").exists()
+    """Whether there is a complete image at ``path``, as far as this user may see."""
+    return os.access(path / "image.json", os.F_OK)  # Path.exists raises where it may not look
 
 
 def image_directories() -> list[Path]:
     """Every complete image that a lab may take, oldest first."""
-    found = {json.parent.name for top in (root(), EVERYBODYS) for json in top.glob("*/image.json")}
+    found = set[str]()
+    for top in (root(), EVERYBODYS):
+        with suppress(PermissionError):  # somebody keeps theirs to themselves
+            found |= {json.parent.name for json in top.glob("*/image.json")}
     images = [image_directory(name) for name in found if name[0] != "."]
     return sorted(images, key=lambda image: (image / "image.json").stat().st_mtime)
 
@@ -66,7 +69,7 @@ def image_directories() -> list[Path]:
 @contextmanager
 def build_lock(progress: Progress) -> Iterator[None]:
     """One builder at a time. What a builder that died had left is removed first."""
-    root().mkdir(parents=True, exist_ok=True)
+    _make_root()
     lock = os.open(root() / "build.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         _wait_for(lock, progress)
@@ -76,6 +79,15 @@ def build_lock(progress: Progress) -> Iterator[None]:
         yield
     finally:
         os.close(lock)
+
+
+def _make_root() -> None:
+    root().parent.parent.mkdir(parents=True, exist_ok=True)
+    for directory in (root().parent, root()):
+        with suppress(FileExistsError):
+            directory.mkdir()
+            if root() == EVERYBODYS:  # root's umask may be 077
+                directory.chmod(0o755)
 
 
 def _wait_for(lock: int, progress: Progress) -> None:
@@ -164,9 +176,18 @@ def _in_use(image: Path) -> int:
     """The file to lock, open for reading, which is all that flock(2) wants."""
     path = image / "in-use"
     try:
-        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return os.open(path, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            lock = os.open(path, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            os.fchmod(lock, 0o644)  # root's umask may be 077, and others must read it, too
+            return lock
+    except PermissionError:
+        raise VMError(
+            f"The guest's image {image.name} cannot be held while it is used: {path} is missing,"
+            f" or this user may not read it. Its owner puts that right: sudo touch {path};"
+            f" sudo chmod 644 {path}"
+        ) from None
 
 
 def remove(hash_prefix: str) -> None:

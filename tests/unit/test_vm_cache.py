@@ -10,6 +10,7 @@ import signal
 import threading
 import time
 from collections import namedtuple
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -282,3 +283,56 @@ def test_an_image_can_be_read_and_held_by_who_may_not_write_it(programs: Path) -
     assert fcntl.fcntl(lock, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY
     os.close(lock)
     assert all(each.stat().st_mode & 0o044 == 0o044 for each in (path, *path.rglob("*")))
+
+
+def test_roots_umask_does_not_keep_others_from_everybodys_image(
+    programs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cache, "EVERYBODYS", cache.root())
+    before = os.umask(0o077)
+    try:
+        path = build()
+        os.close(cache.hold(path))
+    finally:
+        os.umask(before)
+    for each in (path.parent.parent, path.parent, path, *path.rglob("*")):
+        assert each.stat().st_mode & 0o044 == 0o044, each
+
+
+def test_a_lock_that_others_may_not_read_is_told_with_its_cure(programs: Path) -> None:
+    path = build()
+    os.close(cache.hold(path))
+    (path / "in-use").chmod(0o600)
+    said = as_another_user(lambda: cache.hold(path))
+    assert said.startswith(f"VMError: The guest's image {path.name} cannot be held")
+    assert f"sudo chmod 644 {path}/in-use" in said
+
+
+def test_an_image_that_others_may_not_see_is_none_for_them(programs: Path) -> None:
+    name = recipe.current().hash
+    cache.EVERYBODYS.mkdir()
+    build().rename(cache.EVERYBODYS / name)
+    cache.EVERYBODYS.chmod(0o700)
+    assert as_another_user(lambda: cache.image_directory(name)) == str(cache.root() / name)
+    assert as_another_user(cache.image_directories) == "[]"
+
+
+def as_another_user(function: Callable[[], object]) -> str:
+    """What it returns or raises, for a user who is neither root nor the one of these tests."""
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            if os.getuid() == 0:
+                os.setgroups([])
+                os.setgid(65534)
+                os.setuid(65534)
+            answer = str(function())
+        except Exception as error:
+            answer = f"{type(error).__name__}: {error}"
+        os.write(writer, answer.encode())
+        os._exit(0)
+    os.close(writer)
+    os.waitpid(child, 0)
+    with os.fdopen(reader) as file:
+        return file.read()
