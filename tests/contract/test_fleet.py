@@ -60,7 +60,7 @@ def test_rows_of_all_hosts_and_one_that_fails_stops_nobody(
         progs = fleet.load(SOURCE)
         progs.each(lambda prog: prog.attach_uprobe(name=target, sym="work", fn_name="on_work"))
         done = fleet.run([target, "7"])  # both agents see both runs: it is one machine
-        rows = progs.collect("calls", seconds=20, rows=28)
+        rows = progs.collect("calls", seconds=120, rows=28)
         assert rows.groupby(["host", "pid"]).size().to_dict() == {
             (host, run.pid): 7 for host in hosts for run in done.values()
         }

@@ -73,7 +73,7 @@ def test_a_closed_program_ends_its_view(lab: Lab, program: str) -> None:
         prog.attach_uprobe(name=program, sym="work", fn_name="on_work")
         live = prog["calls"].live()
         thread = live._thread
-    thread.join(10)
+    thread.join(60)
     assert not thread.is_alive() and "ended" in repr(live)
     with pytest.raises(ProgramError, match="its program is closed"):
         prog["calls"].live()

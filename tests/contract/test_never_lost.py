@@ -213,6 +213,9 @@ def test_every_record_is_accounted_for(lab: Lab, producer: str, source: str) -> 
     producers = cpus * THREADS
     proof, first = Proof(producers, cpus), 0
     wanted = RECORDS // (5 if source is PERF else 1) // (5 if lab.target == "vm" else 1)
+    # The reader comes upon BUSY records when it keeps up, which on a busy machine takes longer. A
+    # guest's processors take turns on one of ours.
+    must_wait = source is RING and lab.target == "local"
     with lab.load(source.replace("BURST", str(BURST))) as prog:
         prog.attach_uprobe(name=producer, sym="work", fn_name="on_work")
         for before, calls, pause_us in rounds():
@@ -222,16 +225,15 @@ def test_every_record_is_accounted_for(lab: Lab, producer: str, source: str) -> 
             assert done.returncode == 0, done.stderr
             first += calls
             proof.take(prog["records"].collect())
-            if proof.delivered >= wanted:
+            discarded, held, waited_for = prog["seen"].frame()["value"]
+            if proof.delivered >= (wanted if waited_for or not must_wait else 10 * wanted):
                 break
-        discarded, held, waited_for = prog["seen"].frame()["value"]
         lost = prog["records"].lost
     produced = producers * first * BURST
     assert proof.delivered + lost + discarded == produced
     assert lost > 0 and (proof.last < first * BURST).all()
     assert discarded > 0 or source is PERF
-    if source is RING and lab.target == "local":  # a guest's processors take turns on one of ours
-        assert waited_for > 0
+    assert waited_for > 0 or not must_wait
     print(
         f"{lab.target}: {produced:,} made = {proof.delivered:,} delivered + {lost:,} lost +"
         f" {discarded:,} discarded; {waited_for:,} of {held:,} held back were waited for"

@@ -111,7 +111,7 @@ def test_what_it_prints_is_stdout_and_has_a_limit(
     config = Config()
     config.KernelManager.transport, config.KernelManager.ip = "ipc", str(runtime / "kernel")
     client = NotebookClient(
-        notebook, kernel_name="python3", timeout=60, allow_errors=True, config=config
+        notebook, kernel_name="python3", timeout=300, allow_errors=True, config=config
     )
     client.execute()
     said, flood, after = (cell.outputs for cell in notebook.cells)

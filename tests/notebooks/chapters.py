@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ import pandas as pd
 from nbclient import NotebookClient
 
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
+_PROGRESS = re.compile(r".+: (ended after )?\d+ s|.+ \(\d+ s\)")
 
 
 @dataclass
@@ -22,8 +24,8 @@ class Chapter:
     cells: dict[str, Any]
 
     def text(self, cell: str) -> str:
-        """What a cell printed, and its result as plain text."""
-        outputs = self.cells[cell].outputs
+        """What a cell printed, and its result as plain text; but not how long it has taken."""
+        outputs = [each for each in self.cells[cell].outputs if not _is_progress(each)]
         parts = [o.get("text", "") + o.get("data", {}).get("text/plain", "") for o in outputs]
         return "\n".join(part for part in parts if part)
 
@@ -38,6 +40,13 @@ class Chapter:
 
     def pictures(self, cell: str) -> int:
         return sum("image/png" in output.get("data", {}) for output in self.cells[cell].outputs)
+
+
+def _is_progress(output: dict[str, Any]) -> bool:
+    """Whether it is the line that `ebpflab.progress` shows where a step takes long."""
+    told = output.get("data", {})
+    shown = output["output_type"] == "display_data" and [*told] == ["text/plain"]
+    return shown and bool(_PROGRESS.fullmatch(told["text/plain"]))
 
 
 def run(
@@ -62,5 +71,5 @@ def run(
     notebook.cells = cells
     resources = {"metadata": {"path": str(NOTEBOOKS)}}
     # A cell that raises ends the run and the test: errors that are meant are caught in the chapter.
-    NotebookClient(notebook, timeout=180, kernel_name="python3", resources=resources).execute()
+    NotebookClient(notebook, timeout=600, kernel_name="python3", resources=resources).execute()
     return Chapter({cell.metadata.name: cell for cell in cells})

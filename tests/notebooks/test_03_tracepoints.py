@@ -7,7 +7,7 @@ import re
 import pytest
 from chapters import Chapter, run
 
-pytestmark = [pytest.mark.vm, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.vm, pytest.mark.timeout(1800)]
 
 SOLUTION = '''my_source = r"""
 #include <uapi/linux/ptrace.h>

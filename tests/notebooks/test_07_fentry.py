@@ -7,7 +7,7 @@ import re
 import pytest
 from chapters import Chapter, run
 
-pytestmark = [pytest.mark.vm, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.vm, pytest.mark.timeout(1800)]
 
 PREDICTION = "rows, failures = good + write_only, write_only"
 

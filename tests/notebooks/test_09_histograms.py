@@ -7,7 +7,7 @@ import re
 import pytest
 from chapters import Chapter, run
 
-pytestmark = [pytest.mark.vm, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.vm, pytest.mark.timeout(1800)]
 
 READS = 4001 + 503 + 2003
 SOLUTION = '''my_source = r"""
@@ -67,10 +67,9 @@ def test_the_books_faults_are_told_and_its_loads_counted(histograms: Chapter) ->
     counts = re.findall(r"\d+ -> \d+ +: (\d+)", histograms.text("book-run"))
     assert sum(map(int, counts)) == 53
     assert histograms.text("book-total").strip() == "53 loads; 0 entries left in the cache"
-    # "minutes, if not hours": the longest line, read as milliseconds
-    lines = re.findall(r"(\d+) -> \d+ +: (\d+)", histograms.text("book-run"))
-    longest = max(lines, key=lambda line: int(line[1]))
-    assert int(longest[0]) / 1000 * int(longest[1]) > 120
+    # "minutes, if not hours": read as milliseconds, each takes a second and more.
+    lines = re.findall(r"(\d+) -> \d+ +: [1-9]", histograms.text("book-run"))
+    assert min(map(int, lines)) >= 1000
 
 
 def test_requests_to_the_disk_are_those_of_dd(histograms: Chapter) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from chapters import Chapter, run
 
-pytestmark = [pytest.mark.vm, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.vm, pytest.mark.timeout(1800)]
 
 VIEW = "application/vnd.jupyter.widget-view+json"
 BOARD = """

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from chapters import Chapter, run
 
-pytestmark = [pytest.mark.vm, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.vm, pytest.mark.timeout(1800)]
 
 SOLUTION = '''my_source = r"""
 #include <uapi/linux/ptrace.h>

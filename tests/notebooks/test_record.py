@@ -13,7 +13,7 @@ from ebpflab import cli
 from ebpflab.errors import RecordingError
 from ebpflab.replay import tape
 
-pytestmark = [pytest.mark.vm, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.vm, pytest.mark.timeout(1800)]
 
 CELLS = [
     "import os, random\nfrom ebpflab import Lab\nlab = Lab()",
@@ -49,7 +49,7 @@ def play(recording: Path, monkeypatch: pytest.MonkeyPatch) -> Play:
 
     def run(sources: list[str]) -> list[str]:
         document = nbformat.v4.new_notebook(cells=[*map(nbformat.v4.new_code_cell, sources)])
-        NotebookClient(document, timeout=60, kernel_name="python3").execute()
+        NotebookClient(document, timeout=300, kernel_name="python3").execute()
         return [
             "".join(output.get("text", "") for output in cell.outputs) for cell in document.cells
         ]

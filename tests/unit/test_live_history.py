@@ -277,7 +277,7 @@ class SlowPicture:
 
     def show(self, *_: object) -> None:
         self.begun.set()
-        self.go.wait(10)
+        self.go.wait(60)
         self.log.append("drawn")
 
     def close_view(self) -> None:
@@ -288,7 +288,7 @@ def test_who_closes_waits_for_the_thread_that_closes_already(live: Live) -> None
     live._picture = picture = SlowPicture()
     live._listen_to_cells = picture.log.append  # a cell that ends asks who listens
     live._program.closed = True  # the thread sees that
-    assert picture.begun.wait(10)
+    assert picture.begun.wait(60)
     threading.Timer(0.2, picture.go.set).start()
     live.close()  # as at the end of the cell that has closed the program
     assert picture.log == ["drawn", "view closed", "unregister"]

@@ -170,6 +170,6 @@ def test_the_installed_agent_ends_when_its_input_does(prefix: Path) -> None:
     sudo.install("alice", prefix)
     agent = prefix / "usr/local/lib/ebpflab/agent"
     command = [shutil.which("python3", path="/usr/bin") or "python3", "-I", "-B", agent]
-    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=30)
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=120)
     assert done.returncode == 0, done.stderr.decode()
     assert b'"hello"' in done.stdout

@@ -19,7 +19,7 @@ HELPER = b"greet = lambda name: b'hello ' + name\n"
 
 def run_bootstrap(stream: bytes) -> subprocess.CompletedProcess[bytes]:
     command = ["python3", "-c", delivery.bootstrap_source()]
-    return subprocess.run(command, input=stream, capture_output=True, timeout=30, check=False)
+    return subprocess.run(command, input=stream, capture_output=True, timeout=120, check=False)
 
 
 def test_what_is_sent_runs_on_the_same_stream() -> None:
