@@ -25,7 +25,7 @@ from ebpflab import Lab
 lab = Lab(sys.argv[1])
 prog = lab.load('int f(void *ctx) { return 0; }')
 prog.attach_uprobe(name='c', sym='malloc', fn_name='f', pid=lab.start(['sleep', '1000']).pid)
-print(lab.agent_pid, flush=True)
+print("traced", flush=True)
 time.sleep(1000)
 """
 
@@ -41,7 +41,8 @@ def test_a_killed_notebook_leaves_nothing(target: str) -> None:
     notebook = subprocess.Popen(
         [sys.executable, "-c", NOTEBOOK, target], stdout=subprocess.PIPE, text=True
     )
-    assert notebook.stdout is not None and notebook.stdout.readline()
+    assert notebook.stdout is not None
+    assert "traced\n" in iter(notebook.stdout.readline, "")  # after what it says while it starts
     below = _descendants(notebook.pid)
     assert below
     notebook.kill()
