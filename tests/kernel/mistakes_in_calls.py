@@ -57,6 +57,19 @@ ROWS = (
         code='prog["pairs"].histogram()',
     ),
     Case(
+        "a histogram of values, not of their logarithms",
+        errors.TableError,
+        (r"key 72, which is no bpf_log2l\(\)", r"scale='linear'"),
+        '`returned.increment(bpf_log2l(value))`, or `.histogram(scale="linear")`.',
+        code="prog = lab.load(program)\n"
+        'prog.attach_uretprobe(name="/tmp/work", sym="work", fn_name="count")\n'
+        'lab.run(["/tmp/work", "37"])\n'
+        'prog["returned"].histogram()',
+        c="#include <uapi/linux/ptrace.h>\n\nBPF_HISTOGRAM(returned, s64);\n\n"
+        "int count(struct pt_regs *ctx) {\n    returned.increment(PT_REGS_RC(ctx));\n"
+        "    return 0;\n}\n",
+    ),
+    Case(
         "a closed program",
         errors.ProgramError,
         (r"closed", r"lab\.load"),
