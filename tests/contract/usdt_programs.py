@@ -110,5 +110,7 @@ def build(lab: Lab) -> str:
 
 
 def go(lab: Lab, pid: int) -> None:
-    """Let a program that waits for SIGUSR1 go on."""
-    lab.run(["kill", "-USR1", str(pid)])
+    """Let a program that waits for SIGUSR1 go on. Before it waits, the signal would end it."""
+    waits = 'until grep -q sigtimedwait "/proc/$1/wchan"'
+    script = f'{waits}; do [ -e "/proc/$1/exe" ] || exit 1; sleep 0.01; done; kill -USR1 "$1"'
+    assert lab.run(["sh", "-c", script, "sh", str(pid)]).returncode == 0
