@@ -91,7 +91,7 @@ def _in_words(numbers: pd.Series[float], total: float | None, unit: str) -> str:
     if len(numbers) == 1:
         return f"All {most:,} {unit}: {first}." if total else f"{first}: {most:,} {unit}."
     if total is None:
-        return f"{first}: {most:,} {unit}; none of the {len(numbers):,} takes more."
+        return f"{first}: {most:,} {unit}; the least, {numbers.index[-1]}: {numbers.iloc[-1]:,}."
     share = units.percent(most, total)
     of_all = f"{first}: {most:,} of {numbers.sum():,} {unit} ({share})"
     return f"{of_all}; none of the {len(numbers):,} has more."

@@ -112,7 +112,7 @@ def test_measurements_side_by_side_are_not_added_up() -> None:
     ax = plots.counts(frame, by="probe", values="ns", unit="nanoseconds", parts=False)
     assert texts(ax) == ["1,699.2", "1.4"]
     assert ax.get_xlabel() == "nanoseconds"
-    assert plots.reading(ax) == "on: 1,699.2 nanoseconds; none of the 2 takes more."
+    assert plots.reading(ax) == "on: 1,699.2 nanoseconds; the least, off: 1.4."
     one = plots.counts(frame[:1], by="probe", values="ns", unit="nanoseconds", parts=False)
     assert plots.reading(one) == "off: 1.4 nanoseconds."
 
