@@ -38,11 +38,13 @@ def retire() -> None:
     if here is None:
         return
     run, things = _made.get(here[0], (here[1], []))
-    if run != here[1]:
-        del _made[here[0]]
-        for thing in (reference() for reference in reversed(things)):
-            if thing is not None:
-                thing.close()
+    if run == here[1]:
+        return
+    while things:  # one by one: should one fail, the others are closed the next time
+        thing = things.pop()()
+        if thing is not None:
+            thing.close()
+    del _made[here[0]]
 
 
 def adopt(thing: Closable) -> None:

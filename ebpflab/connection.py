@@ -16,6 +16,7 @@ import queue
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, InvalidStateError
+from functools import partial
 from typing import Any
 
 from ebpflab import errors
@@ -108,14 +109,24 @@ class Connection:
         assert self._lost is not None
         return self._lost.with_traceback(None)
 
-    def request(self, op: str, *, c_source: str = "", **fields: Any) -> Answer:
+    def request(
+        self,
+        op: str,
+        *,
+        c_source: str = "",
+        undo: Callable[[Answer], None] | None = None,
+        **fields: Any,
+    ) -> Answer:
         """Ask, and wait for the answer. ``c_source`` is what a fault may point into.
 
-        Raises the exception for the fault that came back, or ConnectionLost.
+        Interrupted, the agent does what it was asked for all the same: then ``undo`` gets the
+        answer, once it is there, in the reading thread. Raises the exception for the fault that
+        came back, or ConnectionLost.
         """
         ident, future = next(self._ids), Future[Answer]()
         frame = wire.control({"id": ident, "op": op, **fields})
         self._waiting[ident] = future
+        kept = False
         try:
             # Looked at after the future can be found, so that whoever gives up finds it or we
             # find that they did.
@@ -124,8 +135,14 @@ class Connection:
             self._transport.asking(ident)
             self._outgoing.put(frame)
             answer = future.result()
+        except KeyboardInterrupt:
+            if undo is not None:
+                kept = True
+                future.add_done_callback(partial(_undone, undo))
+            raise
         finally:
-            self._waiting.pop(ident, None)
+            if not kept:
+                self._waiting.pop(ident, None)
         fault = answer.get("fault")
         if fault is not None:
             raise errors.from_fault(fault, c_source)
@@ -227,7 +244,7 @@ class Connection:
             answer.blob = bytes(self._blobs.pop(ident, b""))
             if "fault" in message:
                 answer["fault"] = message["fault"]
-            future = self._waiting.get(ident)
+            future = self._waiting.pop(ident, None)
             # Else its caller was interrupted and does not wait any more, or it was answered twice.
             if future is not None and not future.done():
                 future.set_result(answer)
@@ -250,3 +267,9 @@ class Connection:
                 future.set_exception(self._lost)
             except InvalidStateError:
                 pass  # it has its answer
+
+
+def _undone(undo: Callable[[Answer], None], done: Future[Answer]) -> None:
+    """Undo what was done when its caller had been interrupted, if it was done."""
+    if done.exception() is None and "fault" not in done.result():
+        undo(done.result())

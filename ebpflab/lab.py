@@ -19,7 +19,7 @@ import pandas as pd
 
 from ebpflab import cells, rich
 from ebpflab.closing import Closing
-from ebpflab.connection import Connection
+from ebpflab.connection import Answer, Connection
 from ebpflab.errors import ProgramError, TargetError, WorkloadError
 from ebpflab.features import HOSTING, features_frame
 from ebpflab.golang import GoBinary, GoRuntime, open_binary
@@ -126,10 +126,10 @@ class Lab(Closing):
         cells.retire()
         text = _read_source(source)
         contexts = [usdt.wanted() for usdt in usdt_contexts]
-        with Progress("Compiling the program") as progress:
-            progress("clang")
-            ident = next(self._idents)
-            try:
+        ident = next(self._idents)
+        try:
+            with Progress("Compiling the program") as progress:
+                progress("clang")
                 loaded = self._connection.request(
                     "load",
                     c_source=text,
@@ -139,18 +139,18 @@ class Lab(Closing):
                     headers=headers,
                     usdt_contexts=contexts,
                 )
-            except KeyboardInterrupt:  # it is loaded all the same, in a moment
-                self._connection.tell("close", program=ident)
-                raise
+            program = Program(self, self._connection, ident, text, loaded, contexts)
+        except BaseException:  # interrupted, it is loaded all the same, in a moment
+            self._connection.tell("close", program=ident)
+            raise
+        self._programs.add(program)
+        cells.adopt(program)
         if not loaded["headers"]["matching"] and not self._hello.get("headers"):
             notice(
                 f"This kernel ({self.kernel}) has no headers of its own: borrowing those of"
                 f" {loaded['headers']['headers']}, which is safe for uprobes and tracepoints."
             )
         self._hello["headers"] = loaded["headers"]["headers"]
-        program = Program(self, self._connection, ident, text, loaded, contexts)
-        self._programs.add(program)
-        cells.adopt(program)
         return program
 
     # -- workloads ---------------------------------------------------------------------------
@@ -184,8 +184,14 @@ class Lab(Closing):
         command = [argv] if isinstance(argv, str) else [_word(each) for each in argv]
         if not isinstance(input, str):
             raise WorkloadError(f"input= is text (str), and is of type {type(input).__name__}.")
-        answer = self._connection.request("start", argv=command, input=input, cwd=cwd, env=env)
+        answer = self._connection.request(
+            "start", undo=self._kill, argv=command, input=input, cwd=cwd, env=env
+        )
         return Workload(self._connection, tuple(command), answer["pid"])
+
+    def _kill(self, started: Answer) -> None:
+        """End a command that was started when nobody waited for it any more."""
+        self._connection.tell("stop", pid=started["pid"], signal=signal.SIGKILL)
 
     # -- discovery ---------------------------------------------------------------------------
 

@@ -14,6 +14,7 @@ import pandas as pd
 
 from ebpflab import btf, frames, golang, perf, places, rich
 from ebpflab.arrivals import EventSource
+from ebpflab.attachments import Attachments
 from ebpflab.closing import Closing
 from ebpflab.connection import Answer, Connection
 from ebpflab.errors import ProgramError, UnknownEvent, UnknownName, WireError, suggest
@@ -51,12 +52,9 @@ class Program(Closing):
         """False when the same text was compiled earlier in this lab."""
         self._connection, self._ident = connection, ident
         self._usdt_contexts = usdt_contexts
-        self._asked: list[dict[str, Any]] = []  # to attach, each once, in order
-        self._detached = False
-        self._attached: dict[int, tuple[str, str]] = {}  # probe and function, by their number
-        self._probes: dict[str, list[str]] = {}  # of each function, after detach() too
+        self._attachments = Attachments(connection, ident, source)
         self._last_stats: dict[str, Any] = {"functions": {}, "problem": None}
-        self._note_loaded(loaded)
+        self._attachments.note(loaded["attached"])
         attrs = {**lab.attrs, **({} if loaded["headers"]["matching"] else loaded["headers"])}
         try:
             types = btf.Types(loaded.blob) if loaded.blob else None
@@ -292,31 +290,12 @@ class Program(Closing):
                 f"The program has no function {fn_name!r}. It has:"
                 f" {have}.{suggest(fn_name, self.functions)}"
             )
-        asked = {"kind": kind, "fn_name": fn_name, "where": where}
-        answer = self._connection.request(
-            "attach", c_source=self.source, program=self._ident, **asked
-        )
-        if asked not in self._asked:
-            self._asked.append(asked)
-        self._note(answer["attachment"], f"{kind} {_place(fn_name, where)}", fn_name)
-
-    def _note_loaded(self, loaded: Answer) -> None:
-        """What attaches itself by its name (TRACEPOINT_PROBE, kprobe__...), and USDT probes."""
-        for each in loaded["attached"]:
-            self._note(each["attachment"], each["probe"], each["fn_name"])
-
-    def _note(self, attachment: int, probe: str, function: str) -> None:
-        if not self._attached:
-            self._probes.clear()
-        self._attached[attachment] = probe, function
-        probes = self._probes.setdefault(function, [])
-        if probe not in probes:
-            probes.append(probe)
+        self._attachments.attach(kind, fn_name, where, f"{kind} {_place(fn_name, where)}")
 
     @property
     def attached(self) -> list[str]:
         """What is attached now, as ``kind place -> function``."""
-        return [f"{probe} -> {function}" for probe, function in self._attached.values()]
+        return self._attachments.names
 
     def stats(self) -> pd.DataFrame:
         """How often the kernel ran each attached function, and how long that took.
@@ -346,30 +325,21 @@ class Program(Closing):
             if isinstance(each, Stream)
         }
         attrs = {**self.lab.attrs, "streams": streams}
-        return frames.run_stats(self._probes, stats["functions"], attrs)
+        return frames.run_stats(self._attachments.of_functions, stats["functions"], attrs)
 
     # -- ending ------------------------------------------------------------------------------
 
     def detach(self) -> None:
         """Take all probes away. Maps and streams stay readable; see `attach_again`."""
-        self._connection.request("detach", program=self._ident)
-        self._attached.clear()
-        self._detached = True
+        self._attachments.detach()
 
     def attach_again(self) -> None:
         """Attach once more all that was ever attached, after a `detach`. Else nothing happens.
 
-        Raises what attaching raises, for instance when a traced process has ended meanwhile.
+        Raises what attaching raises, for instance when a traced process has ended meanwhile:
+        then nothing is attached, and it can be tried again.
         """
-        if not self._detached:
-            return
-        again = self._connection.request(
-            "attach_again", program=self._ident, usdt_contexts=self._usdt_contexts
-        )
-        self._note_loaded(again)
-        self._detached = False
-        for asked in list(self._asked):
-            self._attach(asked["kind"], asked["fn_name"], **asked["where"])
+        self._attachments.attach_again(self._usdt_contexts)
 
     def close(self) -> None:
         """Detach and give the program back. Rows that have arrived stay readable."""
@@ -377,7 +347,7 @@ class Program(Closing):
             return
         for stream in self._streams:
             stream.close()
-        self._attached.clear()
+        self._attachments.forget()
         self._finalizer.detach()
         if self._connection.lost is None:
             self._last_stats = self._connection.request("close", program=self._ident)["stats"]
@@ -404,7 +374,7 @@ class Program(Closing):
         for name, cost in stats.attrs["streams"].items():
             if cost["drain_ns_per_event"] > 0:
                 facts.append((f"reading {name}", f"{cost['drain_ns_per_event']:,.0f} ns an event"))
-        state = "closed" if self.closed else "attached" if self._attached else "not attached"
+        state = "closed" if self.closed else "attached" if self.attached else "not attached"
         card = rich.card(f"Program, {state}", facts)
         stats = stats[["probe", "function", "hits", "ns_per_hit"]]
         rows = stats.astype(object).fillna("").itertuples(index=False)

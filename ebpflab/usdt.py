@@ -60,7 +60,7 @@ class USDT:
                 f"No USDT probe of {self.path!r} is enabled. Before lab.load:"
                 " usdt.enable_probe(probe=..., fn_name=...)."
             )
-        return {"path": self.path, "pid": self.pid, "probes": self._enabled}
+        return {"path": self.path, "pid": self.pid, "probes": list(self._enabled)}
 
     def __repr__(self) -> str:
         process = f", process {self.pid}" if self.pid else ""

@@ -7,9 +7,12 @@ import subprocess
 import tempfile
 
 from ebpflab.agent import wire
+from ebpflab.errors import TargetError
+from ebpflab.progress import Progress
 from ebpflab.targets.base import Transport
 
 _END_SECONDS = 3.0
+_ROOTS_END_SECONDS = 60.0
 
 
 class ChildTransport(Transport):
@@ -37,12 +40,32 @@ class ChildTransport(Transport):
             pass  # not on Linux; or this user has many pipes, or a limit below that (pipe(7))
 
     def close(self) -> None:
-        """Close the agent's input; it detaches and ends. Killed when it does not."""
+        """Close the agent's input; it detaches and ends. Killed when it does not.
+
+        Killed or not, it has ended when the kernel has taken its probes away: here that took
+        0.1 s for each uprobe. Raises TargetError when it is root's and does not end.
+        """
         assert self._process.stdin is not None
         self._process.stdin.close()
-        if self.ending() is None:
-            self._process.kill()
-            self._process.wait()
+        if self.ending() is not None:
+            return
+        with Progress("Ending the agent") as progress:
+            progress("the kernel takes its probes away")
+            try:
+                self._process.kill()
+            except PermissionError:  # sudo, which is root, ends with the agent
+                self._wait_for_roots()
+            else:
+                self._process.wait()
+
+    def _wait_for_roots(self) -> None:
+        try:
+            self._process.wait(_ROOTS_END_SECONDS)
+        except subprocess.TimeoutExpired:
+            raise TargetError(
+                f"The agent has not ended {_ROOTS_END_SECONDS:.0f} s after its lab was closed, and"
+                f" only root may end it: sudo kill -9 {self._process.pid}"
+            ) from None
 
     def ending(self) -> int | None:
         """How the process ended (see `subprocess.Popen.returncode`); None when it runs on."""

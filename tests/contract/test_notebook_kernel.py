@@ -123,6 +123,19 @@ def test_a_changed_cell_replaces_what_it_was(kernel: Kernel) -> None:
     assert kernel.run("print([p.closed for p in programs])") == "[True, False]\n"
 
 
+def test_a_changed_cell_replaces_the_probe_that_it_attached(kernel: Kernel) -> None:
+    kernel.run("prog = lab.load(source.replace('NUMBER', '1'))", "cell-1")
+    attach = "prog.attach_uprobe(name=target, sym='SYM', fn_name='on_work')"
+    kernel.run(attach.replace("SYM", "main"), "cell-2")
+    kernel.run(attach.replace("SYM", "work"), "cell-2")
+    kernel.run(attach.replace("SYM", "work"), "cell-2")
+    kernel.run("lab.run([target])")
+    assert kernel.run("print(len(prog['seen'].frame()), len(prog.attached))") == "1 1\n"
+    assert kernel.run("print(len(prog.stats()), prog.stats()['hits'][0])") == "1 1\n"
+    kernel.run("prog.detach(); prog.attach_again(); lab.run([target])")
+    assert kernel.run("print(len(prog['seen'].frame()), len(prog.attached))") == "2 1\n"
+
+
 def test_two_programs_of_one_cell_both_stay(kernel: Kernel) -> None:
     kernel.run(LOAD + LOAD, "cell-1")
     assert kernel.run("print([p.closed for p in programs])") == "[False, False]\n"

@@ -49,6 +49,7 @@ ROOMS = (
     "places",
     "golang",
     "perf",
+    "attachments",
     "program",
     "lab",
     "check",
