@@ -53,6 +53,14 @@ def test_it_runs_from_top_to_bottom(name: str, monkeypatch: pytest.MonkeyPatch) 
     assert not [each for each in outputs if each.get("name") == "stderr"]
 
 
+def test_the_recorded_repair_is_faster(monkeypatch: pytest.MonkeyPatch) -> None:
+    # On a busy machine it may not be, and whoever reads the chapter without a kernel would wonder.
+    monkeypatch.setenv("EBPFLAB_TARGET", "replay:10-flame-graphs")
+    played = reader.run("10-flame-graphs")
+    before, after = map(int, re.findall(r"answered (\d+) requests", played.text("repaired")))
+    assert 2 * before < after
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_it_holds_nothing_of_the_machine_that_made_it(name: str) -> None:
     text = repr(tape.load(_tape(name)))
