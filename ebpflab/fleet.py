@@ -56,9 +56,12 @@ class Fleet(Closing):
     def _ask(self, things: dict[str, Any], function: Callable[[Any], _T]) -> dict[str, _T]:
         """``function`` of each thing, at once; without those whose machine fails.
 
-        An interrupt waits for none of them: what they do ends by itself, and is dropped.
+        What fails on every machine, as C that does not compile, is no machine's failure: it is
+        raised, and all of them stay. An interrupt waits for none of them: what they do ends by
+        itself, and is dropped.
         """
         answers: dict[str, _T] = {}
+        failed: dict[str, EbpflabError] = {}
         threads, wait = ThreadPoolExecutor(max_workers=max(len(things), 1)), True
         try:
             # A copy of the context each: it tells a lab which notebook cell has made it.
@@ -70,12 +73,17 @@ class Fleet(Closing):
                 try:
                     answers[host] = future.result()
                 except EbpflabError as error:
-                    self._leave_out(host, error)
+                    failed[host] = error
         except KeyboardInterrupt:
             wait = False
             raise
         finally:
             threads.shutdown(wait, cancel_futures=not wait)
+        for host, why in failed.items():
+            if answers or isinstance(why, TargetError):
+                self._leave_out(host, why)
+            else:
+                raise why
         return answers
 
     def _leave_out(self, host: str, error: EbpflabError) -> None:

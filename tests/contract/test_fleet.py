@@ -13,7 +13,7 @@ import own_sshd
 import pytest
 
 from ebpflab import Fleet
-from ebpflab.errors import TargetError, UnknownName
+from ebpflab.errors import CompileError, TargetError, UnknownName
 
 pytestmark = pytest.mark.local
 
@@ -158,6 +158,16 @@ def is_alive(pid: int) -> bool:
     except ProcessLookupError:
         return False
     return True
+
+
+def test_a_mistake_is_no_failure_of_machines(hosts: list[str]) -> None:
+    with Fleet(hosts) as fleet:
+        with pytest.raises(CompileError, match="colour"):
+            fleet.load(SOURCE.replace("u32 pid", "colour pid"))
+        progs = fleet.load(SOURCE)
+        with pytest.raises(UnknownName, match=r"Closest match.*calls"):
+            progs.each(lambda prog: prog["cals"])
+        assert list(fleet.labs) == list(progs.programs) == hosts and not fleet.failed
 
 
 def test_a_fleet_of_nobody_says_why(hosts: list[str]) -> None:
