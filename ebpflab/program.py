@@ -33,6 +33,7 @@ class Program(Closing):
     """A BPF program that `Lab.load` has compiled. Also a context manager.
 
     ``prog["events"]`` is a `Stream` for a ring or perf buffer and a `Table` for any other map.
+    Running a notebook cell again takes away the probes that its last run attached.
     """
 
     def __init__(
