@@ -16,10 +16,11 @@ right must count: another run has other numbers. A Verdict is true or false, and
 from __future__ import annotations
 
 import math
+import numbers
 import random
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pandas as pd
 
@@ -46,6 +47,9 @@ _EMPTY = (
     "the table is empty: is the function attached, and does every way through it get as far as"
     " the line that counts?"
 )
+_NOTHING = "nothing was counted"
+_TWICE = "twice as much"
+_COUNTED_TWICE = f"{_TWICE}: are entries and returns both counted, or is it attached twice?"
 
 
 @dataclass(frozen=True)
@@ -60,7 +64,7 @@ class Task:
     def value(self, formula: Formula) -> Number:
         """What a formula comes to with the secrets. Raises ValueError where it is none."""
         if not isinstance(formula, str):
-            return formula
+            return _number(formula, repr(formula))
         try:
             value = eval(formula, {"__builtins__": {}}, dict(self.secrets))  # the learner's own
         except Exception as error:
@@ -68,9 +72,7 @@ class Task:
                 raise ValueError(f"{formula!r} is text: leave the quotes out") from None
             names = ", ".join(self.secrets)
             raise ValueError(f"{formula!r} is no formula of {names} ({error})") from None
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise ValueError(f"{formula!r} is no number")
-        return value
+        return _number(value, repr(formula))
 
 
 class Verdict:
@@ -145,11 +147,12 @@ def counts(
 ) -> Verdict:
     """Compare a table that the learner's program has filled with what is due by the secrets.
 
-    ``found`` is a table's frame, its last column the counts. ``slips`` tells what a wrong count
-    means: formula to words; ``mistaken`` what a wrong key is: words to keys. Other keys than
-    those of ``due`` are let pass, since the machine does other things, too, unless ``exactly``.
+    ``found`` is a table's frame, its last column the counts; those of a per-CPU table are added
+    up. ``slips`` tells what a wrong count means: formula to words; ``mistaken`` what a wrong key
+    is: words to keys. Other keys than those of ``due`` are let pass, since the machine does other
+    things, too, unless ``exactly``.
     """
-    table, task = _mapping(found), task or Task(0, 0, "")
+    table, task = _mapping(found, _words(due)), task or Task(0, 0, "")
     if not table:
         return Verdict({"your table": _EMPTY})
     problems: dict[str, str | None] = {}
@@ -171,26 +174,43 @@ def measured(
     return Verdict({what: _off(found, task.value(due), within)})
 
 
+def _number(value: Any, said: str) -> Number:
+    """The number, be it one of numpy. Raises ValueError where it is none."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Real) or math.isnan(value):
+        raise ValueError(f"{said} is no number")
+    return cast(Number, value)
+
+
 def _filled(word: str, secrets: Mapping[str, int]) -> str:
     for name, number in secrets.items():
         word = word.replace("{" + name + "}", str(number))
     return word
 
 
-def _mapping(found: pd.DataFrame | Mapping[Any, Number]) -> dict[Any, Number]:
+def _words(due: Mapping[Any, Formula]) -> int:
+    """Of how many columns a key is."""
+    return max((len(key) if isinstance(key, tuple) else 1 for key in due), default=1)
+
+
+def _mapping(found: pd.DataFrame | Mapping[Any, Number], words: int) -> dict[Any, Number]:
     if not isinstance(found, pd.DataFrame):
         return dict(found)
+    if "cpu" in found and len(found.columns) == words + 2:  # its key, the CPU, the count
+        names = [name for name in found if name != "cpu"]
+        found = found[names].groupby(names[:-1], sort=False, as_index=False).sum()
     *keys, values = (found[column].tolist() for column in found)
     return dict(zip(keys[0] if len(keys) == 1 else zip(*keys, strict=True), values, strict=True))
 
 
 def _judged(given: Formula | None, seen: Number, task: Task, within: float) -> str | None:
+    """What is off with a prediction, for which nothing was counted or attached."""
     if given is None:
         return "no answer yet"
     try:
-        return _off(task.value(given), seen, within)
+        predicted = task.value(given)
     except ValueError as error:
         return str(error)
+    return _off(predicted, seen, within, nothing="too few", twice=_TWICE)
 
 
 def _wrong_count(got: Number, due: Number, task: Task, slips: Mapping[str, str]) -> str | None:
@@ -208,23 +228,25 @@ def _wrong_key(
     for meaning, keys in mistaken.items():
         if set(keys) & set(table):
             return meaning
-    numbers = [other for other in table if isinstance(other, int)]
-    if isinstance(key, int) and any(other >> 32 == key > 0 for other in numbers):
+    ids = [other for other in table if isinstance(other, int)]
+    if isinstance(key, int) and any(other >> 32 == key > 0 for other in ids):
         return _BOTH_IDS
     return "one that the workload must have made is missing"
 
 
-def _off(got: Number, due: Number, within: float) -> str | None:
+def _off(
+    got: Number, due: Number, within: float, nothing: str = _NOTHING, twice: str = _COUNTED_TWICE
+) -> str | None:
     """What is off, in words that do not give away ``due``."""
     if math.isclose(got, due, rel_tol=0, abs_tol=within * abs(due)):
         return None
-    if got == 0:
-        return "nothing was counted"
+    if got == 0 or math.isnan(got):  # as the least of no rows is
+        return nothing
     for factor, meaning in _FACTORS.items():
         if due and math.isclose(got, factor * due, rel_tol=max(within, 1e-9)):
             return meaning
     if not within and abs(got - due) == 1:
         return "one too many" if got > due else "one too few"
     if due and math.isclose(got, 2 * due, rel_tol=within / 2):
-        return "twice as much: are entries and returns both counted, or is it attached twice?"
+        return twice
     return "too many" if got > due else "too few"

@@ -6,6 +6,7 @@ import re
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given
@@ -64,6 +65,9 @@ def test_predictions_are_numbers_or_formulas(given: check.Formula) -> None:
         ("n +", "no formula of n, size"),
         ("'n'", "is no number"),
         ("__import__('os')", "no formula"),
+        ([8], "[8] is no number"),
+        (True, "True is no number"),
+        (float("nan"), "nan is no number"),
         (9, "one too many"),
         (7, "one too few"),
         (16, "twice as much"),
@@ -73,6 +77,16 @@ def test_predictions_are_numbers_or_formulas(given: check.Formula) -> None:
 )
 def test_predictions_that_are_off_say_how(given: check.Formula | None, said: str) -> None:
     assert said in problem(check.answers({"rows": given}, {"rows": 8}, TASK))
+
+
+@pytest.mark.parametrize(("given", "said"), [(0, "too few"), (16, "twice as much")])
+def test_a_prediction_that_is_off_is_told_nothing_of_probes(given: int, said: str) -> None:
+    assert problem(check.answers({"rows": given}, {"rows": 8}, TASK)) == said
+
+
+@pytest.mark.parametrize("number", [np.int64(8), np.uint32(8), np.float64(8), 8.0])
+def test_predictions_may_be_numbers_of_numpy(number: Any) -> None:
+    assert check.answers({"rows": number}, {"rows": 8}, TASK)
 
 
 def test_text_where_there_is_no_secret_is_told_to_leave_the_quotes_out() -> None:
@@ -111,6 +125,20 @@ def test_counts_that_are_off_say_how(found: dict[int, int], said: str) -> None:
 def test_keys_of_several_columns() -> None:
     frame = pd.DataFrame({"comm": ["dd", "sh"], "slot": [3, 3], "count": [7, 1]})
     assert check.counts(frame, {("dd", 3): "n"}, TASK)
+
+
+def test_the_counts_of_each_cpu_are_added_up() -> None:
+    frame = pd.DataFrame({"key": [PID, PID, 1], "cpu": [0, 1, 0], "value": [3, 4, 9]})
+    assert check.counts(frame, {PID: "n"}, TASK)
+    named = pd.DataFrame({"comm": ["dd"] * 2, "slot": [3, 3], "cpu": [0, 1], "value": [3, 4]})
+    assert check.counts(named, {("dd", 3): "n"}, TASK)
+    own = pd.DataFrame({"pid": [PID, PID], "cpu": [0, 1], "value": [3, 4]})  # cpu is of the key
+    assert check.counts(own, {(PID, 0): 3, (PID, 1): 4}, TASK, exactly=True)
+
+
+def test_no_measurement_is_not_told_to_be_too_small() -> None:
+    least = pd.Series([], dtype="int64").min()
+    assert problem(check.measured("the shortest", least, "n", TASK)) == "nothing was counted"
 
 
 def test_measurements_may_be_a_little_off_and_units_are_named() -> None:
