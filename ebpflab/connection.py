@@ -56,6 +56,7 @@ class Connection:
         self._sinks_lock = threading.RLock()  # a finalizer may come in between, and ignore
         self._hello: Future[dict[str, Any]] = Future()
         self._lost: errors.TargetError | None = None
+        self._asked = False
         # Descriptors of the threads' own, which nobody closes under them.
         self._reader, self._writer = os.dup(transport.reader), os.dup(transport.writer)
         for work, name in ((self._read, "ebpflab reader"), (self._write, "ebpflab writer")):
@@ -102,6 +103,11 @@ class Connection:
     def lost(self) -> errors.TargetError | None:
         """Why the agent is gone, or None while it is there."""
         return self._lost
+
+    @property
+    def died(self) -> errors.TargetError | None:
+        """`lost`, unless by `close`."""
+        return None if self._asked else self._lost
 
     def gone(self) -> errors.TargetError:
         """`lost`, to be raised once more: else each time would add its frames to the error, which
@@ -154,6 +160,7 @@ class Connection:
 
     def close(self) -> None:
         """End the agent. May be called twice, and from any thread."""
+        self._asked = self._asked or self._lost is None
         self._give_up(errors.ConnectionLost("This lab is closed. Make a new one with Lab()."))
         self._outgoing.put(None)
         self._transport.close()

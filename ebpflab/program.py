@@ -17,7 +17,14 @@ from ebpflab.arrivals import EventSource
 from ebpflab.attachments import Attachments
 from ebpflab.closing import Closing
 from ebpflab.connection import Answer, Connection
-from ebpflab.errors import ProgramError, UnknownEvent, UnknownName, WireError, suggest
+from ebpflab.errors import (
+    ProgramError,
+    TargetError,
+    UnknownEvent,
+    UnknownName,
+    WireError,
+    suggest,
+)
 from ebpflab.progress import notice
 from ebpflab.stacks import StackTable, named_stacks
 from ebpflab.streams import Messages, Stream
@@ -357,6 +364,11 @@ class Program(Closing):
     def closed(self) -> bool:
         """Whether it was closed, or its lab has ended."""
         return not self._finalizer.alive or self._connection.lost is not None
+
+    @property
+    def died(self) -> TargetError | None:
+        """Why its lab has ended although nobody closed it; else None."""
+        return self._connection.died
 
     def __repr__(self) -> str:
         state = "closed" if self.closed else "; ".join(self.attached) or "not attached"

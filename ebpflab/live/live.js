@@ -15,6 +15,10 @@ const make = (parent, tag, kind = "") => {
   return node;
 };
 
+const NOTHING = { runs: false, rate: 0, events: 0, lost: null, said: "", window: 30, picture: "",
+  of: "", ends: [], events_per_s: [], lost_per_s: [], counts: [], buckets: 0, labels: [],
+  columns: [], rows: [] };
+
 function unpack(words, buffer) {
   const bytes = buffer.buffer.slice(buffer.byteOffset, buffer.byteOffset + buffer.byteLength);
   const n = words.points, series = new Float64Array(bytes, 0, 3 * n);
@@ -186,7 +190,8 @@ export default () => {
   return {
     initialize({ model }) {
       model.on("msg:custom", (words, buffers) => {
-        frame = unpack(words, buffers[0]);
+        // What went wrong comes without a picture, and leaves the last one.
+        frame = buffers.length ? unpack(words, buffers[0]) : { ...(frame ?? NOTHING), ...words };
         if (pictures.size && Date.now() - said > SEEN_EVERY_MS) say(model, "seen");
         // Of several that came at once, the newest is drawn.
         due ||= requestAnimationFrame(() => { due = 0; pictures.forEach((each) => each.draw(frame)); });

@@ -54,18 +54,25 @@ class Picture:
         self._display({**_EMPTY}, f"{self._key}-view", update=True)
 
     def show(
-        self, source: Source, frame: Frame, rows: pd.DataFrame, kind: str, window_s: int
+        self,
+        source: Source,
+        frame: Frame,
+        rows: pd.DataFrame,
+        kind: str,
+        window_s: int,
+        said: str,
     ) -> None:
-        """Renew the picture."""
+        """Renew the picture, with what the view has ``said`` about an end nobody asked for."""
         png = _ARTIST.submit(draw, source, frame, kind, window_s).result()
         encoded = base64.b64encode(png).decode()
         table = rows.to_html(index=False, border=0) if len(rows) else ""
         page = (
             f'{_STYLE.format(key=self._key)}<div class="ebpflab-picture" data-key="{self._key}">'
             f'<img alt="{html.escape(headline(source))}" src="data:image/png;base64,{encoded}">'
-            f"{table}</div>"
+            f"{f'<p>{html.escape(said)}</p>' if said else ''}{table}</div>"
         )
-        bundle = {"text/html": page, "image/png": encoded, "text/plain": headline(source)}
+        text = f"{headline(source)}\n{said}".strip()
+        bundle = {"text/html": page, "image/png": encoded, "text/plain": text}
         self._display(bundle, f"{self._key}-picture", update=True)
 
     def _display(self, bundle: dict[str, Any], ident: str, update: bool = False) -> None:

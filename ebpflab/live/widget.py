@@ -16,7 +16,8 @@ from __future__ import annotations
 import threading
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -47,6 +48,8 @@ class Traced(Protocol):
     def attached(self) -> list[str]: ...
     @property
     def closed(self) -> bool: ...
+    @property
+    def died(self) -> errors.TargetError | None: ...
     def attach_again(self) -> None: ...
     def detach(self) -> None: ...
 
@@ -168,6 +171,8 @@ class Live(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no types
         if not first:
             return
         self._tick()
+        if self._program.died is not None:
+            self._said = str(self._program.died)
         if self._picture is not None:
             self._draw()
             self._picture.close_view()
@@ -226,7 +231,7 @@ class Live(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no types
 
     def _tick(self) -> None:
         """Look, and tell the page."""
-        with self._lock:
+        with self._telling(), self._lock:
             runs = bool(self._program.attached)
             if runs and not self._ran:  # the time in which nothing was attached is no look
                 self._looked_s = time.monotonic() - 1 / self.rate.value
@@ -238,12 +243,26 @@ class Live(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no types
             if self.start_button.disabled != runs:
                 self.start_button.disabled, self.stop_button.disabled = runs, not runs
 
+    @contextmanager
+    def _telling(self) -> Iterator[None]:
+        """What nobody foresaw ends the looking and is said in the view: a thread has no cell."""
+        try:
+            yield
+        except Exception as error:
+            self._leave()  # asks other views, so without the lock
+            with self._lock:
+                self._ran, self._said = False, _unforeseen(error)
+                self.start_button.disabled, self.stop_button.disabled = False, True
+                if self._in_touch():
+                    self.view.send({"runs": False, "rate": 0, "said": self._said})
+
     def _look(self) -> None:
         now_s = time.monotonic()
         try:
             look = self._source.look()
         except errors.EbpflabError as error:
-            self._said = str(error)
+            if not self._program.closed:  # else `close` says why, where nobody asked for it
+                self._said = str(error)
             return
         self._history.add(now_s, max(now_s - self._looked_s, 1e-3), look)
         self._looked_s = now_s
@@ -278,7 +297,7 @@ class Live(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no types
 
     def _refresh(self) -> None:
         """A control was moved: the picture changes even when nothing arrives."""
-        with self._lock:
+        with self._telling(), self._lock:
             if self._ended:
                 return
             self._moved = True
@@ -349,14 +368,15 @@ class Live(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no types
         if self._picture is None:
             return
         # One at a time: an older picture must not come after a newer one, nor after the cell.
-        with self._drawing:
+        with self._telling(), self._drawing:
             with self._lock:
                 if not self._moved:
                     return
                 self._moved, self._drawn_s = False, time.monotonic()
                 frame = self._history.frame(self.window.value)
                 rows = self._source.newest()
-            self._picture.show(self._source, frame, rows, self.picture.value, self.window.value)
+            how = self.picture.value, self.window.value, self._said
+            self._picture.show(self._source, frame, rows, *how)
 
     def _ipython_display_(self) -> None:
         if self._picture is None:
@@ -367,3 +387,10 @@ class Live(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no types
     def __repr__(self) -> str:
         state = "ended" if self._closing else "running" if self._program.attached else "stopped"
         return f"<Live view of {self._name!r}: {state}>"
+
+
+def _unforeseen(error: Exception) -> str:
+    return (
+        f"This view has stopped, and its program is detached: {type(error).__name__}: {error}."
+        " That should not happen: please report it. Start tries again."
+    )

@@ -76,6 +76,7 @@ class Traced:
 
     def __init__(self) -> None:
         self.attached, self.closed, self.log = ["uprobe work"], False, list[str]()
+        self.died: ConnectionLost | None = None
 
     def attach_again(self) -> None:
         self.log.append("attach")
@@ -292,6 +293,60 @@ def test_who_closes_waits_for_the_thread_that_closes_already(live: Live) -> None
     threading.Timer(0.2, picture.go.set).start()
     live.close()  # as at the end of the cell that has closed the program
     assert picture.log == ["drawn", "view closed", "unregister"]
+
+
+@pytest.mark.parametrize("where", ["look", "newest"])
+def test_what_nobody_foresaw_is_said_in_the_view(live: Live, where: str) -> None:
+    """A thread's traceback is seen by nobody, and a picture that stands still tells nothing."""
+    looking, failing = getattr(live._source, where), threading.Event()
+
+    def fail() -> None:
+        failing.set()
+        raise ZeroDivisionError("no such bucket")
+
+    sent: list[dict[str, object]] = []
+    live._busy, live.view.send = True, lambda words, *_: sent.append(words)
+    setattr(live._source, where, fail)
+    assert failing.wait(60)
+    live._thread.join(60)
+    assert "stopped" in repr(live) and live._program.attached == []
+    assert "ZeroDivisionError: no such bucket" in str(sent[-1]["said"])
+    assert sent[-1]["runs"] is False
+    assert (live.start_button.disabled, live.stop_button.disabled) == (False, True)
+    setattr(live._source, where, looking)
+    live.start_button.click()
+    assert live._thread.is_alive() and live._said == ""
+
+
+def test_a_picture_that_fails_is_said_in_the_view(live: Live) -> None:
+    live._picture = picture = SlowPicture()
+    live.stop()
+    picture.show = lambda *_: 1 / 0  # type: ignore[method-assign]
+    live.window.value = 10
+    live._draw()
+    assert "ZeroDivisionError" in live._said
+    live._picture = None
+
+
+@pytest.mark.parametrize("died", [None, ConnectionLost("The agent was killed.")])
+def test_why_a_view_has_ended_stays_with_its_picture(died: ConnectionLost | None) -> None:
+    said: list[str] = []
+
+    class Kept(SlowPicture):
+        def show(self, *how: object) -> None:
+            said.append(str(how[-1]))
+
+    program, table = Traced(), Counting()
+    live = Live(TableSource(table, None, ""), program)
+
+    def gone() -> None:
+        raise ConnectionLost("This lab is closed.")
+
+    with live._lock:
+        live._picture, table.read = Kept(), gone  # type: ignore[method-assign,assignment]
+        live._moved, program.died, program.closed = True, died, True
+    live.close()
+    assert said[-1:] == [str(died) if died else ""]
 
 
 def test_an_error_is_said_in_the_view(live: Live) -> None:
