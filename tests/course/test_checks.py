@@ -1,0 +1,97 @@
+"""The checks of the assignments, without a kernel: which rows get the points, and which do not."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import grade
+import nbformat
+import pandas as pd
+import pytest
+from submissions import SOURCE
+
+Rows = Callable[[int, int, int], Iterator[tuple[int, int, int]]]
+
+PID = 4321
+
+
+class SleepyLab:
+    """In the place of a lab: a student's program that sends these rows of the second workload."""
+
+    def __init__(self, rows: Rows) -> None:
+        self._rows = rows
+
+    @contextmanager
+    def load(self, source: str) -> Iterator[dict[str, Any]]:
+        yield {"calls": self}
+
+    def run(self, argv: list[str], env: dict[str, str] | None = None) -> Any:
+        words = re.search(r"args=\((\d+), (\d+) \* i .* range\(1, (\d+) \+ 1\)", argv[-1])
+        assert words is not None, argv
+        self._made = [*self._rows(*map(int, words.groups()))]
+        return SimpleNamespace(pid=PID, returncode=0, stdout="")
+
+    def frame(self) -> pd.DataFrame:
+        return pd.DataFrame(self._made, columns=["latency_ns", "pid", "tid"])
+
+
+def right(times: int, ms: int, threads: int) -> Iterator[tuple[int, int, int]]:
+    for thread in range(1, threads + 1):
+        yield from [(ms * thread * 1_000_000 + 90_000, PID, PID + thread - 1)] * times
+
+
+def no_thread(times: int, ms: int, threads: int) -> Iterator[tuple[int, int, int]]:
+    yield from ((latency_ns, pid, pid) for latency_ns, pid, _ in right(times, ms, threads))
+
+
+def from_the_first_entry(times: int, ms: int, threads: int) -> Iterator[tuple[int, int, int]]:
+    for number, (latency_ns, pid, tid) in enumerate(right(times, ms, threads)):
+        yield latency_ns * (number % times + 1), pid, tid
+
+
+def nothing(times: int, ms: int, threads: int) -> Iterator[tuple[int, int, int]]:
+    yield from ()
+
+
+@pytest.mark.parametrize(
+    ("rows", "points"), [(right, 10), (no_thread, 6), (from_the_first_entry, 7), (nothing, 0)]
+)
+def test_a_latency_is_of_one_call_and_of_one_thread(rows: Rows, points: int) -> None:
+    assert sum(_points(SOURCE / "02-latency", SleepyLab(rows))) == points
+
+
+def _points(assignment: Path, lab: Any) -> Iterator[int]:
+    """The points of each test that passes."""
+    (path,) = assignment.glob("*.ipynb")
+    names: dict[str, Any] = {"my_source": "", "lab": lab}
+    exec("from ebpflab import check", names)
+    for cell in nbformat.read(path, as_version=4).cells:
+        told = cell.metadata.get("nbgrader", {})
+        if told.get("grade"):
+            try:
+                exec(cell.source, names)
+            except AssertionError as error:
+                print(told["grade_id"], error)
+            else:
+                yield told["points"]
+        elif told.get("grade_id") == "workload":
+            exec(cell.source, names)
+
+
+def test_one_without_feedback_keeps_its_grade_and_the_next_one_is_graded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*arguments: Any) -> None:
+        raise subprocess.CalledProcessError(1, "nbgrader")
+
+    monkeypatch.setattr(grade, "_autograde", lambda *_: (0, ""))
+    monkeypatch.setattr(grade, "_score", lambda *_: (8.0, 10.0))
+    monkeypatch.setattr(grade, "_nbgrader", fails)
+    result = grade.grade("01-exec-watcher", "ann", tmp_path)
+    assert str(result) == "01-exec-watcher  ann: 8 of 10 (there is no feedback: see above)"
