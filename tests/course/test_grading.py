@@ -50,6 +50,11 @@ def test_the_release_has_neither_solutions_nor_hidden_tests(course: Path) -> Non
         points = [c.metadata.nbgrader.get("points", 0) for c in cells if "nbgrader" in c.metadata]
         assert sum(points) == 10
         assert not any(cell.get("outputs") for cell in cells)
+        for cell in cells:
+            if cell.cell_type == "code":
+                compile(cell.source, path.name, "exec")  # what is left of a solution, too
+    (hot,) = (course / "release").glob("05-*/*.ipynb")
+    assert "0.7" not in hot.read_text(), "the share is told where it is checked"
 
 
 @grading
