@@ -44,8 +44,9 @@ class History:
 
     def __init__(self, buckets: int) -> None:
         self._ends_s, self._lasted_s = np.zeros(_LOOKS), np.zeros(_LOOKS)
-        self._events, self._lost = np.zeros(_LOOKS, np.int64), np.zeros(_LOOKS, np.int64)
-        self._counts = np.zeros((_LOOKS, buckets), np.uint32)
+        # Floats: a table may add up bytes or nanoseconds, billions of them in one look.
+        self._events, self._lost = np.zeros(_LOOKS), np.zeros(_LOOKS, np.int64)
+        self._counts = np.zeros((_LOOKS, buckets), np.int64)
         self._taken = 0
 
     def add(self, ends_s: float, lasted_s: float, look: Look) -> None:
@@ -77,7 +78,7 @@ class History:
         number = np.arange(self._taken - len(places), self._taken) // size
         starts = np.flatnonzero(np.diff(number, prepend=-1))
         lasted = np.add.reduceat(self._lasted_s[places], starts)
-        counts = np.add.reduceat(self._counts[places].astype(np.int64), starts)
+        counts = np.add.reduceat(self._counts[places], starts)
         used = np.flatnonzero(counts.any(axis=0))
         first, last = (int(used[0]), int(used[-1])) if len(used) else (0, -1)
         ends = self._ends_s[places][np.append(starts[1:], len(places)) - 1]

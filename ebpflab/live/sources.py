@@ -14,7 +14,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from ebpflab import frames
-from ebpflab.plots.units import amount, unit_of
+from ebpflab.plots.units import amount, edge, unit_of
 
 Counts = npt.NDArray[np.int64]
 
@@ -152,7 +152,7 @@ class TableSource:
         counts = np.zeros(self.buckets, np.int64)
         if self.column is None:
             return 0, counts
-        numbers = values[self.column].astype(np.int64)
+        numbers = _whole(values[self.column])
         if self._scale is None:
             self._rows = self._largest(keys, values, numbers)
         else:
@@ -161,12 +161,14 @@ class TableSource:
             if self._scale == "log2":
                 slots = np.maximum(slots, 1)  # bpf_log2l() gives 1 for both 0 and 1
             np.add.at(counts, np.minimum(slots, self.buckets - 1), numbers[used])
-        return int(numbers.sum()), counts
+        # In two halves, whose sums have room.
+        halves = int((numbers >> 32).sum()), int((numbers & 0xFFFF_FFFF).sum())
+        return (halves[0] << 32) + halves[1], counts
 
     def _largest(
         self, keys: frames.Records, values: frames.Records, numbers: Counts
     ) -> pd.DataFrame:
-        top = np.argsort(-numbers, kind="stable")[:ROWS]
+        top = np.argsort(~numbers, kind="stable")[:ROWS]
         columns = frames.columns([keys[top]], self._keys)
         for name, column in frames.columns([values[top]], self._values).items():
             columns[f"{name}_value" if name in columns else name] = column
@@ -188,6 +190,13 @@ def numeric(layout: frames.Layout) -> list[str]:
     ]
 
 
+def _whole(values: npt.NDArray[Any]) -> Counts:
+    """Signed numbers; the largest of them for what has no room there, such as a u64 of -1."""
+    if values.dtype.kind == "u":
+        values = np.minimum(values, np.iinfo(np.int64).max)
+    return values.astype(np.int64)
+
+
 def _likely(columns: list[str]) -> str | None:
     """A column that one wants to see spread: a duration or a size before a number of another kind.
 
@@ -205,7 +214,7 @@ def _likely(columns: list[str]) -> str | None:
 def log2_counts(values: npt.NDArray[Any]) -> Counts:
     """How many values fall into each power-of-two bucket."""
     if values.dtype.kind == "f":
-        values = np.floor(values).clip(-1, 2.0**62)
+        values = np.floor(values[~np.isnan(values)]).clip(-1, 2.0**62)
     slots = np.searchsorted(_POWERS, values.astype(np.uint64), side="right") + 1
     if values.dtype.kind in "if":
         slots[values < 0] = 0
@@ -215,7 +224,7 @@ def log2_counts(values: npt.NDArray[Any]) -> Counts:
 def log2_label(bucket: int, unit: str) -> str:
     """The lower edge of a bucket.
 
-    >>> [log2_label(bucket, "ns") for bucket in (0, 1, 2, 11)]
-    ['< 0', '0', '2 ns', '1.02 µs']
+    >>> [log2_label(bucket, "ns") for bucket in (0, 1, 2, 11)], log2_label(64, "")
+    (['< 0', '0', '2 ns', '1.02 µs'], '2⁶³')
     """
-    return "< 0" if bucket == 0 else "0" if bucket == 1 else amount(1 << (bucket - 1), unit)
+    return "< 0" if bucket == 0 else "0" if bucket == 1 else edge(1 << (bucket - 1), unit)

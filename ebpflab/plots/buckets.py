@@ -182,7 +182,7 @@ def _sorted_in(
     if labels is None:
         groups = {"": np.flatnonzero(sound)}
     else:
-        names = labels.astype(str).to_numpy()
+        names = canvas.named(labels).to_numpy()
         groups = {str(name): np.flatnonzero(sound & (names == name)) for name in pd.unique(names)}
     series = [
         _series(name, rows, numbers, buckets, edges) for name, rows in groups.items() if len(rows)

@@ -8,6 +8,7 @@ as well, and a screen reader is given the same sentence.
 
 from __future__ import annotations
 
+import re
 import textwrap
 import weakref
 from collections.abc import Hashable
@@ -27,7 +28,8 @@ COLOURS = (BLUE, ORANGE, "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c6d31")
 OTHER = "#9a9a9a"
 TEXT_POINTS, TITLE_POINTS = 10.5, 12.0
 WIDTH_INCHES = 7.5
-_WORDS_POINTS, _WORDS_INCHES, _WORDS_CHARACTERS = 10.0, 0.2, 102
+_WORDS_POINTS, _WORDS_INCHES, _WORDS_CHARACTERS, _WORDS_LINES = 10.0, 0.2, 102, 6
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 
 _readings: weakref.WeakKeyDictionary[Axes, str] = weakref.WeakKeyDictionary()
 
@@ -87,9 +89,9 @@ def tell(ax: Axes, words: str) -> None:
     picture = picture_of(ax)
     if picture is None:
         return
-    lines = textwrap.wrap(words, _WORDS_CHARACTERS)
+    lines = textwrap.wrap(words, _WORDS_CHARACTERS, max_lines=_WORDS_LINES, placeholder=" …")
     picture.set_figheight(picture.get_figheight() + _WORDS_INCHES * len(lines) + 0.1)
-    text = literal("\n".join(lines))
+    text = "\n".join(literal(line) for line in lines)
     picture.supxlabel(text, x=0.016, ha="left", color=INK, fontsize=_WORDS_POINTS)
     title = ax.get_title(loc="left")
     ended = "" if not title or title[-1] in "?!." else "."
@@ -128,9 +130,17 @@ def column(frame: pd.DataFrame, name: Hashable) -> pd.Series[Any]:
     return frame[name]
 
 
+def named(values: pd.Series[Any]) -> pd.Series[str]:
+    """The text of each value; what is missing has a name too, or a picture would leave it out."""
+    return values.astype("str").astype(object).where(values.notna(), "(none)").astype("str")
+
+
 def literal(text: object) -> str:
-    """Text for matplotlib to show as it is: a pair of dollar signs would mean mathematics."""
-    return str(text).replace("$", r"\$")
+    """Text for matplotlib to show as it is, on one line.
+
+    A pair of dollar signs would mean mathematics, and control characters have no glyph.
+    """
+    return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", str(text)).replace("$", r"\$")
 
 
 def shortened(text: str, characters: int) -> str:

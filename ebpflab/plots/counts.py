@@ -48,18 +48,21 @@ def counts(
         canvas.tell(ax, f"No {unit}.")
         return ax
     bars = ax.barh(range(len(shown)), shown.to_numpy(), color=canvas.BLUE, height=0.7)
-    labels = [f"{number:,}" for number in shown]
+    labels = [units.plain(number) for number in shown]
     ax.bar_label(bars, labels, padding=4, color=canvas.INK, fontsize=canvas.TEXT_POINTS)
     names = [canvas.literal(canvas.shortened(name, _LABEL_CHARACTERS)) for name in shown.index]
     ax.set_yticks(range(len(shown)), names)
     ax.invert_yaxis()
     ax.margins(x=0.12)
-    ax.set_xlim(left=0)
+    signed = bool((numbers < 0).any())  # then there is no whole to have a share of
+    parts = parts and not signed
+    if not signed:
+        ax.set_xlim(left=0)
     ax.xaxis.set_major_locator(MaxNLocator(integer=bool((shown % 1 == 0).all())))
     ax.grid(axis="x", color=canvas.FAINT, linewidth=0.8)
     ax.tick_params(axis="y", length=0)
     left_out = len(numbers) - len(shown)
-    rest = f": {numbers.iloc[most:].sum():,} {unit}" if parts else ""
+    rest = f": {units.plain(numbers.iloc[most:].sum())} {unit}" if parts else ""
     more = f"   ({left_out:,} more not shown{rest})"
     ax.set_xlabel((f"number of {unit}" if parts else unit) + (more if left_out else ""))
     canvas.caption(ax, title)
@@ -79,7 +82,7 @@ def counts(
 
 def _labels(frame: pd.DataFrame, by: list[str]) -> pd.Series[str]:
     """The text of each row's bar: its values, joined by arrows."""
-    texts = [canvas.column(frame, name).astype(str) for name in by]
+    texts = [canvas.named(canvas.column(frame, name)) for name in by]
     joined = texts[0]
     for text in texts[1:]:
         joined = joined + " → " + text
@@ -89,9 +92,11 @@ def _labels(frame: pd.DataFrame, by: list[str]) -> pd.Series[str]:
 def _in_words(numbers: pd.Series[float], total: float | None, unit: str) -> str:
     first, most = numbers.index[0], numbers.iloc[0]
     if len(numbers) == 1:
-        return f"All {most:,} {unit}: {first}." if total else f"{first}: {most:,} {unit}."
+        told = f"{units.plain(most)} {unit}"
+        return f"All {told}: {first}." if total else f"{first}: {told}."
     if total is None:
-        return f"{first}: {most:,} {unit}; the least, {numbers.index[-1]}: {numbers.iloc[-1]:,}."
+        least = f"{numbers.index[-1]}: {units.plain(numbers.iloc[-1])}"
+        return f"{first}: {units.plain(most)} {unit}; the least, {least}."
     share = units.percent(most, total)
-    of_all = f"{first}: {most:,} of {numbers.sum():,} {unit} ({share})"
+    of_all = f"{first}: {units.plain(most)} of {units.plain(numbers.sum())} {unit} ({share})"
     return f"{of_all}; none of the {len(numbers):,} has more."

@@ -14,6 +14,7 @@ from __future__ import annotations
 import html
 import io
 import json
+import re
 from functools import cached_property
 from importlib import resources
 from pathlib import Path
@@ -23,7 +24,7 @@ import pandas as pd
 
 from ebpflab.plots import flame_sheet
 from ebpflab.plots.stack_tree import LOST, UNKNOWN, Node, Pruned, rows, tree_of
-from ebpflab.plots.units import with_unit
+from ebpflab.plots.units import counted, with_unit
 
 _WIDTH_PIXELS = 1200  # a node narrower than one of so many is not drawn
 _ROW_PIXELS = 18
@@ -69,11 +70,12 @@ class FlameGraph:
         root, pruned = self._drawn
         if not root.value:
             return [f"There are no {self.unit}: nothing ran, or nothing was attached."]
-        said = [f"{self._amount(root.value)} in {len(self._frame):,} stacks."]
+        said = [f"{self._amount(root.value)} in {counted(len(self._frame), 'stacks')}."]
         said += self._told()
         if pruned.functions:
             said.append(
-                f"{pruned.functions:,} functions narrower than a pixel are not drawn"
+                f"{counted(pruned.functions, 'functions')} narrower than a pixel"
+                f" {'is' if pruned.functions == 1 else 'are'} not drawn"
                 f" ({_percent(pruned.value, root.value)})."
             )
         if self._before is not None:
@@ -169,16 +171,15 @@ class FlameGraph:
         # In a script of a page, "</script" would end it, and "<!--" open what hides its end.
         data = json.dumps(facts, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
         parts = {"TITLE": html.escape(self.title), "SCRIPT": script, "DATA": data}
-        for name, text in parts.items():
-            page = page.replace(f"@{name}@", text)
-        return str(page)
+        # All at once: a title may be "@DATA@".
+        return re.sub("@(TITLE|SCRIPT|DATA)@", lambda found: parts[found[1]], page)
 
     def save(self, path: str | Path) -> Path:
         """Write the picture: ``.html`` with everything in it, ``.svg`` or ``.png``."""
         path = Path(path)
         kind = path.suffix.lower().removeprefix(".")
         if kind == "html":
-            path.write_text(self.html())
+            path.write_text(self.html(), encoding="utf-8")
         elif kind in ("svg", "png"):
             path.write_bytes(self._sheet(kind))
         else:

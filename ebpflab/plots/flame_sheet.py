@@ -11,6 +11,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
 from ebpflab.plots import canvas
+from ebpflab.plots.picture import Sheet
 from ebpflab.plots.stack_tree import Node
 
 _WIDTH_INCHES = 10.0
@@ -42,7 +43,7 @@ def draw(root: Node, title: str, words: list[str], compared: bool) -> Figure:
     depth = root.depth()
     lines = [line for each in words for line in textwrap.wrap(each, _WORDS_CHARACTERS)]
     height = _HEADING_INCHES + depth * _ROW_INCHES + (len(lines) + 1) * _LINE_INCHES
-    figure = Figure(figsize=(_WIDTH_INCHES, height), facecolor=canvas.PAPER)
+    figure = Sheet(figsize=(_WIDTH_INCHES, height), facecolor=canvas.PAPER)
     bottom = (len(lines) + 0.7) * _LINE_INCHES / height
     ax = figure.add_axes((0.01, bottom, 0.98, depth * _ROW_INCHES / height))
     ax.set(xlim=(0, max(root.value, 1)), ylim=(0, depth))

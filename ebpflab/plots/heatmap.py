@@ -77,7 +77,7 @@ def heatmap(
     ax = canvas.sheet(height, ax)
     if not cells.counts.size:
         canvas.nothing_to_draw(ax, title)
-        none = f"{cells.missing:,} rows, and none can be drawn."
+        none = f"{units.counted(cells.missing, 'rows')}, and none can be drawn."
         canvas.tell(ax, none if cells.missing else f"No {of}.")
         return ax
     _draw(ax, cells, unit, of)
@@ -170,7 +170,7 @@ def _draw(ax: Axes, cells: _Cells, unit: str, of: str) -> None:
     every = -(-high // _MOST_LABELS)
     ax.set_yticks(range(0, high, every), names[::every])
     ax.tick_params(axis="y", length=0)
-    note = f"   ({cells.missing:,} rows left out)" if cells.missing else ""
+    note = f"   ({units.counted(cells.missing, 'rows')} left out)" if cells.missing else ""
     ax.set_xlabel(f"{name} since the first{note}")
     if unit and not units.is_scaled(unit):
         ax.set_ylabel(unit)
@@ -198,8 +198,8 @@ def _in_words(cells: _Cells, unit: str, of: str) -> str:
     begin = units.amount(cells.slot_ns * last, "ns")
     largest = "slowest" if units.nanoseconds_in(unit) else "largest"
     return (
-        f"{total:,} {of} in {units.amount(cells.slot_ns * wide, 'ns')}. The fullest cell:"
-        f" {int(cells.counts.max()):,} of {name}, from"
+        f"{units.counted(total, of)} in {units.amount(cells.slot_ns * wide, 'ns')}."
+        f" The fullest cell: {int(cells.counts.max()):,} of {name}, from"
         f" {units.amount(cells.slot_ns * int(slot), 'ns')} on. The {largest}, {top}, came first"
         f" from {begin} on."
     )

@@ -82,12 +82,13 @@ def histogram(
 
 def bucket_name(low: Number, high: Number, unit: str) -> str:
     """``4 to 7`` for whole numbers, else the two edges of the bucket."""
-    first, last = units.amount(low, unit), units.amount(high, unit)
+    first, last = units.edge(low, unit), units.edge(high, unit)
     if isinstance(low, int) and isinstance(high, int):
         if high - low == 1:
             return first
         if not units.is_scaled(unit):
-            last = units.amount(high - 1, unit)
+            large = first != units.amount(low, unit)
+            last = f"{last} - 1" if large else units.amount(high - 1, unit)
     return first if first == last else f"{first} to {last}"
 
 
@@ -123,7 +124,7 @@ def _bars(ax: Axes, drawn: Buckets, series: Series, of: str, colour: str) -> Non
     for place, (low, high) in zip(places, drawn.pairs, strict=True):
         if picture is None or not series.counts[place]:
             continue
-        name = f"{series.name}, " if series.name else ""
+        name = f"{series.name or '(empty)'}, " if len(drawn.series) > 1 else ""
         share = units.percent(series.counts[place], series.total)
         number = units.counted(series.counts[place], of)
         text = f"{name}{_range(low, high, drawn.unit)}: {number} ({share})"
@@ -178,7 +179,8 @@ def _overlaid(ax: Axes, drawn: Buckets, shown: list[Series], of: str) -> None:
     ax.legend(frameon=False, labelcolor=canvas.INK, fontsize=canvas.TEXT_POINTS)
     picture = canvas.picture_of(ax)
     for place, (low, high) in enumerate(drawn.pairs):
-        parts = [f"{each.name} {each.counts[place]:,}" for each in shown if each.counts[place]]
+        counted = [each for each in shown if each.counts[place]]
+        parts = [f"{each.name or '(empty)'} {each.counts[place]:,}" for each in counted]
         if picture is not None and parts:
             text = f"{_range(low, high, drawn.unit)}: {', '.join(parts)}"
             rows = [each.rows[place] for each in shown if each.rows]
@@ -221,7 +223,8 @@ def _in_words(drawn: Buckets, of: str) -> str:
     if len(drawn.series) > 1:
         limits = [_up_to(each.marks[0], drawn.unit) for each in drawn.series[:_TOLD]]
         parts = [
-            f"of {each.name} {limit}" for each, limit in zip(drawn.series, limits, strict=False)
+            f"of {each.name or '(empty)'} {limit}"
+            for each, limit in zip(drawn.series, limits, strict=False)
         ]
         more = f"; and {len(drawn.series) - _TOLD:,} more" if len(drawn.series) > _TOLD else ""
         return f"Half of the {of} {verb}: {'; '.join(parts)}{more}."

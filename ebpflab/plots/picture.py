@@ -14,6 +14,9 @@ import base64
 import html
 import io
 import json
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -44,7 +47,29 @@ class Spot:
     """Where the rows that it shows stand in the frame; None where the kernel counted them."""
 
 
-class Picture(Figure):
+class Sheet(Figure):
+    """A figure that shows a character for which no font has a glyph as a box, without a warning.
+
+    The names are the traced machine's, and the warning would stand above the picture.
+    """
+
+    def draw(self, renderer: Any) -> None:
+        with _no_glyphs():
+            super().draw(renderer)
+
+    def get_tightbbox(self, *args: Any, **kwargs: Any) -> Any:
+        with _no_glyphs():
+            return super().get_tightbbox(*args, **kwargs)
+
+
+@contextmanager
+def _no_glyphs() -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r"Glyph \d+ .*missing from font")
+        yield
+
+
+class Picture(Sheet):
     """A matplotlib figure with spots. Notebooks show it as HTML, and everybody else as ever."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:

@@ -26,13 +26,16 @@ def process_tree(
     """A line for each start of a program, or what ``unit`` calls it, from the first to the last.
 
     ``starts`` has the columns ``time_ns``, ``pid``, ``ppid`` (the parent's pid) and ``label``,
-    the text at the dot. A dot stands at its time, in milliseconds from the first start. A line
+    the text at the dot. A dot stands at its time, from the first start on. A line
     leads to it from what its parent had started last; orange where a process became another
     program itself. A parent that was there before gives no line. The first ``most`` rows are
-    drawn, and the axis says how many are left out.
+    drawn, and the axis says how many are left out. Raises UnknownName
+    for a missing column.
 
     >>> process_tree(prog["starts"].frame())                          # doctest: +SKIP
     """
+    for name in ("time_ns", "pid", "ppid", label):
+        canvas.column(starts, name)
     rows = starts.sort_values("time_ns", kind="stable").reset_index(drop=True)
     shown = rows.iloc[:most]
     ax = canvas.sheet(1.2 + _ROW_INCHES * max(len(shown), 1), ax)
@@ -40,19 +43,23 @@ def process_tree(
         canvas.nothing_to_draw(ax, title)
         canvas.tell(ax, "Nothing was started.")
         return ax
-    times_ms = ((shown["time_ns"] - shown["time_ns"].iloc[0]) / 1e6).to_numpy()
+    since = (shown["time_ns"] - shown["time_ns"].iloc[0]).to_numpy()
+    # In milliseconds, unless they are too many to be read.
+    scale, scale_name = units.time_scale(max(float(since[-1]), 2e6))
+    times = since / scale
+    labels = canvas.named(canvas.column(shown, label)).replace("", "(empty)").tolist()
     origins = _origins(shown)
     for row, (origin, same) in enumerate(origins):
         colour = canvas.ORANGE if same else canvas.BLUE
         if origin is not None:
-            corner = times_ms[origin]
-            path = ([corner, corner, times_ms[row]], [origin, row, row])
+            corner = times[origin]
+            path = ([corner, corner, times[row]], [origin, row, row])
             ax.plot(*path, color=colour, linewidth=1.2, alpha=0.6, zorder=1)
-        ax.plot(times_ms[row], row, "o", color=colour, markersize=6, zorder=2)
-        text = canvas.literal(canvas.shortened(str(shown[label].iloc[row]), _LABEL_CHARACTERS))
+        ax.plot(times[row], row, "o", color=colour, markersize=6, zorder=2)
+        text = canvas.literal(canvas.shortened(labels[row], _LABEL_CHARACTERS))
         ax.annotate(
             text,
-            (times_ms[row], row),
+            (times[row], row),
             xytext=(8, 0),
             textcoords="offset points",
             va="center",
@@ -60,15 +67,15 @@ def process_tree(
             color=canvas.INK,
             bbox={"facecolor": canvas.PAPER, "edgecolor": "none", "pad": 1.0},
         )
-    span_ms = max(float(times_ms[-1]), 1.0)
-    ax.set_xlim(-0.02 * span_ms, span_ms / (1 - _LABEL_SHARE))
+    span = max(float(times[-1]), 1.0)
+    ax.set_xlim(-0.02 * span, span / (1 - _LABEL_SHARE))
     ax.set_ylim(len(shown) - 0.4, -0.6)
     ax.set_yticks([])
     ax.spines["left"].set_visible(False)
-    ax.set_xticks([tick for tick in ax.get_xticks() if 0 <= tick <= span_ms * 1.02])
-    ax.spines["bottom"].set_bounds(0, span_ms)
+    ax.set_xticks([tick for tick in ax.get_xticks() if 0 <= tick <= span * 1.02])
+    ax.spines["bottom"].set_bounds(0, span)
     left_out = f"   (the first {len(shown)} of {len(rows):,})" if len(rows) > len(shown) else ""
-    ax.set_xlabel(f"milliseconds since the first {unit.removesuffix('s')}{left_out}", loc="left")
+    ax.set_xlabel(f"{scale_name} since the first {unit.removesuffix('s')}{left_out}", loc="left")
     if any(same for _, same in origins):
         for colour, meaning in (
             (canvas.BLUE, "a new process"),
@@ -83,7 +90,7 @@ def process_tree(
     picture = canvas.picture_of(ax)
     if picture is not None:
         picture.source = rows
-        for row, text in enumerate(shown[label].astype(str)):
+        for row, text in enumerate(labels):
             pids = f"process {shown['pid'].iloc[row]}, by {shown['ppid'].iloc[row]}"
             told = f"{text}: {pids}, after {_after(shown, row)}"
             picture.spots.append(Spot(ax, None, (row - 0.5, row + 0.5), told, np.array([row])))

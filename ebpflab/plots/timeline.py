@@ -69,7 +69,10 @@ def timeline(
     order = np.flatnonzero(sound)[np.argsort(starts[sound], kind="stable")]
     if not len(order):
         ax = canvas.nothing_to_draw(canvas.sheet(1.7, ax), title)
-        canvas.tell(ax, f"No {of}." if frame.empty else f"{len(frame):,} rows without a time.")
+        canvas.tell(
+            ax,
+            f"No {of}." if frame.empty else f"{units.counted(len(frame), 'rows')} without a time.",
+        )
         return ax
     lanes = _lanes(lanes_of.iloc[order])
     shown = {value: number for number, value in enumerate(lanes[:most])}
@@ -82,7 +85,8 @@ def timeline(
     spans = _merged(numbers, groups.to_numpy(), starts[kept], ends[kept], kept, span_ns / _COLUMNS)
     scale, scale_name = units.time_scale(span_ns)
     legend_lines = _draw(ax, spans, colours, span_ns, scale)
-    ax.set_yticks(range(len(shown)), [_lane_name(lane, value) for value in shown])
+    labels = [canvas.shortened(_lane_name(lane, value), _LANE_CHARACTERS) for value in shown]
+    ax.set_yticks(range(len(shown)), [canvas.literal(label) for label in labels])
     notes = [
         (len(kept) - len(spans), "spans", "merged with a neighbour"),
         (len(lanes) - len(shown), "lanes", "not shown"),
@@ -219,8 +223,7 @@ def _draw(
 
 
 def _lane_name(lane: Hashable, value: Any) -> str:
-    text = f"{lane} {value}" if isinstance(value, int | np.integer) else str(value) or "(empty)"
-    return canvas.literal(canvas.shortened(text, _LANE_CHARACTERS))
+    return f"{lane} {value}" if isinstance(value, int | np.integer) else str(value) or "(empty)"
 
 
 def _spot(ax: Axes, span: _Span, lane: Hashable, lanes: list[Any], of: str, scale: float) -> Spot:
@@ -246,7 +249,7 @@ def _in_words(
     busy = (ends - starts)[kept]
     last = units.amount(float(ends[kept].max()), "ns")
     lanes = f"{len(shown):,} {'lane' if len(shown) == 1 else 'lanes'} ({lane})"
-    told = f"{len(kept):,} {of} on {lanes} in {last}"
+    told = f"{units.counted(len(kept), of)} on {lanes} in {last}"
     if category is None:
         return f"{told}; the longest took {units.amount(float(busy.max()), 'ns')}."
     taken = pd.Series(busy).groupby(names.to_numpy()).sum().sort_values(ascending=False)

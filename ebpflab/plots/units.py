@@ -10,6 +10,8 @@ import re
 
 _BINARY = ("", "Ki", "Mi", "Gi", "Ti", "Pi")
 _TIMES = (("ns", 1), ("µs", 1_000), ("ms", 1_000_000), ("s", 1_000_000_000))
+_WRITTEN_AS_POWER = 24  # up to eight digits are short enough for an axis
+_RAISED = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 _SUFFIX = re.compile(r"_(ns|us|ms|s|bytes)$")
 
 
@@ -43,6 +45,8 @@ def amount(value: float, unit: str) -> str:
     """
     if math.isinf(value):
         return "∞" if value > 0 else "-∞"
+    if math.isnan(value):
+        return "no number"
     sign, size = ("-", -value) if value < 0 else ("", value)
     if unit == "bytes":
         power = min(max(int(size).bit_length() - 1, 0) // 10, len(_BINARY) - 1)
@@ -56,6 +60,18 @@ def amount(value: float, unit: str) -> str:
     return f"{sign}{_short(nanoseconds / scale)} {name}"
 
 
+def edge(value: float, unit: str) -> str:
+    """`amount` of a bucket's edge: a large power of two without a unit is written as one.
+
+    >>> edge(65_536, ""), edge(2**63, ""), edge(2**63, "bytes")
+    ('65,536', '2⁶³', '8,192 PiB')
+    """
+    power = value.bit_length() - 1 if isinstance(value, int) else 0
+    if power < _WRITTEN_AS_POWER or value != 1 << power or is_scaled(unit):
+        return amount(value, unit)
+    return "2" + str(power).translate(_RAISED)
+
+
 def with_unit(value: float, unit: str) -> str:
     """Like `amount`, and with the unit where `amount` leaves it to the axis.
 
@@ -65,16 +81,40 @@ def with_unit(value: float, unit: str) -> str:
     written = amount(value, unit)
     if is_scaled(unit) or not unit:
         return written
-    return f"{written} {unit.removesuffix('s') if written == '1' else unit}"
+    return f"{written} {singular(unit) if written == '1' else unit}"
 
 
-def counted(number: int, of: str) -> str:
+def counted(number: float, of: str) -> str:
     """So many of something, one in the singular.
 
     >>> counted(1234, "reads"), counted(1, "calls")
     ('1,234 reads', '1 call')
     """
-    return f"{number:,} {of.removesuffix('s') if number == 1 else of}"
+    return f"{plain(number)} {singular(of) if number == 1 else of}"
+
+
+def singular(of: str) -> str:
+    """The name of one of several.
+
+    >>> singular("reads"), singular("context switches"), singular("misses"), singular("retries")
+    ('read', 'context switch', 'miss', 'retry')
+    """
+    if of.endswith("ies"):
+        return of.removesuffix("ies") + "y"
+    return of.removesuffix("es" if re.search(r"(ss|sh|ch|x)es$", of) else "s")
+
+
+def plain(number: float) -> str:
+    """A whole number in full, another one in four digits or to a tenth.
+
+    >>> plain(1_234_567), plain(0.1 + 0.2), plain(12_345.67), plain(7.0)
+    ('1,234,567', '0.3', '12,345.7', '7')
+    """
+    if not isinstance(number, float):
+        return f"{number:,}"
+    if number.is_integer():
+        return f"{number:,.0f}"
+    return f"{number:.4g}" if abs(number) < 1000 else f"{number:,.1f}"
 
 
 def percent(part: float, whole: float) -> str:

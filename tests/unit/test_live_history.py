@@ -105,6 +105,8 @@ def test_buckets_are_bccs_log2(values: list[int]) -> None:
 def test_negative_and_fractional_values_have_buckets() -> None:
     assert log2_counts(np.array([-7, 5], np.int32))[[0, 3]].tolist() == [1, 1]
     assert log2_counts(np.array([-0.5, 4.9]))[[0, 3]].tolist() == [1, 1]
+    assert log2_counts(np.array([np.nan, 5.0, np.inf]))[[3, 63]].tolist() == [1, 1]
+    assert log2_counts(np.array([np.nan])).sum() == 0
     assert [log2_label(bucket, "") for bucket in (0, 1, 3)] == ["< 0", "0", "4"]
 
 
@@ -199,6 +201,21 @@ def test_another_table_shows_its_largest_entries() -> None:
     table.counts = {pid: pid * 10 for pid in range(100, 120)}
     source.look()
     assert list(source.newest()["key"]) == [*range(119, 109, -1)]
+
+
+def test_counts_are_as_large_as_the_kernels() -> None:
+    """A map may hold nanoseconds or bytes, or -1 as a u64."""
+    table = Counting()
+    source = TableSource(table, None, "")
+    assert source.totals[0] == 6
+    table.counts = {1: 2**64 - 1, 2: 2**63 - 1, 3: 5}
+    look = source.look()
+    assert list(source.newest()["key"]) == [1, 2, 3]
+    assert look.events == 2 * (2**63 - 1) + 5 - 6
+    history = History(1)
+    history.add(0.1, 0.1, look._replace(counts=np.array([2**33])))
+    assert history.rate() == pytest.approx(look.events * 10)
+    assert history.frame(10).counts.sum() == 2**33
 
 
 def test_history_is_bounded_and_adds_up() -> None:
@@ -320,6 +337,7 @@ def test_what_nobody_foresaw_is_said_in_the_view(live: Live, where: str) -> None
 
 def test_a_picture_that_fails_is_said_in_the_view(live: Live) -> None:
     live._picture = picture = SlowPicture()
+    picture.go.set()
     live.stop()
     picture.show = lambda *_: 1 / 0  # type: ignore[method-assign]
     live.window.value = 10

@@ -194,7 +194,7 @@ def test_rows_without_a_time_are_left_out() -> None:
     odd = pd.DataFrame({"start_ns": [0, 10, None], "duration_ns": [5, -1, 3], "cpu": 0})
     ax = plots.timeline(odd, lane="cpu")
     assert spans(ax) == 1 and "2 rows left out" in ax.get_xlabel()
-    assert plots.reading(plots.timeline(odd.iloc[1:2], lane="cpu")) == "1 rows without a time."
+    assert plots.reading(plots.timeline(odd.iloc[1:2], lane="cpu")) == "1 row without a time."
     assert plots.reading(plots.timeline(RUNS.iloc[:0], lane="cpu", of="turns")) == "No turns."
 
 
