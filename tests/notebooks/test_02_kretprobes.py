@@ -114,10 +114,12 @@ def test_the_exercises_know_right_from_wrong(kretprobes: Chapter) -> None:
     assert "not yet" in kretprobes.text("exercise-2-check")
     needed = ["lab", "pair-source", "pair-attach", "errorcode", "exercise-1"]
     needed += [f"exercise-{cell}" for cell in ("1-answer", "1-check", "2-answer", "2-check")]
+    needed += ["exercise-2-check-successes"]
     answers = {"exercise-1-answer": "rows, failures = n + 2, n", "exercise-2-answer": SOLUTION}
     solved = run("02-kretprobes", answers, only=needed)
     assert solved.text("exercise-1-check").count("right: ") == 2
     assert "right: " in solved.text("exercise-2-check")
+    assert "right: " in solved.text("exercise-2-check-successes")
 
 
 def test_the_solution_is_the_one_that_the_chapter_shows(kretprobes: Chapter) -> None:

@@ -79,11 +79,12 @@ def test_the_exercises_know_right_from_wrong(perf: Chapter) -> None:
     assert "not yet: " in perf.text("exercise-2-check")
     predict = "import random\n\npages = 4\nmy_prediction = (pages * 4096 - 1) // 72"
     needed = ["lab", "burst-source", "exercise-1-answer", "exercise-1-check"]
-    needed += ["exercise-2-answer", "exercise-2-check"]
+    needed += ["exercise-2-answer", "exercise-2-check", "exercise-2-check-pids"]
     answers = {"exercise-1-answer": predict, "exercise-2-answer": SOLUTION}
     solved = run("08-perf-events", answers, only=needed)
     assert "right: " in solved.text("exercise-1-check")
     assert "right: " in solved.text("exercise-2-check")
+    assert "right: " in solved.text("exercise-2-check-pids")
 
 
 def test_the_solution_is_the_one_that_the_chapter_shows(perf: Chapter) -> None:

@@ -1,0 +1,66 @@
+"""What the checks of exercises say to answers that are wrong in one way, without a kernel."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import Any
+
+import ipywidgets as widgets
+import nbformat
+import pandas as pd
+import pytest
+from chapters import NOTEBOOKS
+
+from ebpflab import check
+
+
+def verdict(chapter: str, cell: str, **names: Any) -> Any:
+    """The value of a cell's last line, which is where a check says what it found."""
+    cells = nbformat.read(NOTEBOOKS / f"{chapter}.ipynb", as_version=4).cells
+    (source,) = (each.source for each in cells if each.metadata.name == cell)
+    *before, last = source.splitlines()
+    said: list[Any] = []
+    names |= {"check": check, "random": random, "print": lambda *words: " ".join(map(str, words))}
+    exec("\n".join([*before, f"said.append({last})"]), names | {"said": said})
+    return said[0]
+
+
+def test_calls_that_succeeded_are_among_the_errors() -> None:
+    failed = pd.DataFrame({"key": [-20, -2], "value": [7, 3]})
+    every = pd.DataFrame({"key": [-20, 3, 4, 5], "value": [7, 3, 2, 1]})
+    assert verdict("02-kretprobes", "exercise-2-check-successes", errors=failed)
+    wrong = verdict("02-kretprobes", "exercise-2-check-successes", errors=every)
+    assert "results that are no error': too many" in repr(wrong)
+
+
+@pytest.mark.parametrize(("pids", "said"), [(range(40, 47), "right: "), ([0] * 7, "same pid")])
+def test_the_pid_of_each_end_was_filled_in(pids: Any, said: str) -> None:
+    ends = pd.DataFrame({"comm": ["true"] * 7 + ["sh"], "pid": [*pids, 39]})
+    shell = check.Task(39, 0, "", {"n": 7})
+    found = verdict("08-perf-events", "exercise-2-check-pids", ends=ends, shell=shell)
+    assert said in repr(found)
+
+
+def _nested(views: list[widgets.VBox]) -> widgets.Box:
+    return widgets.VBox([widgets.HBox(views[:2]), views[2]])
+
+
+@pytest.mark.parametrize(
+    ("board", "said"),
+    [
+        (_nested, "; right"),
+        (widgets.HBox, "; right"),
+        (lambda views: widgets.HBox(), "; not yet"),
+        (lambda views: widgets.HBox(views[:2]), "; not yet"),
+        (lambda views: None, "; not yet"),
+    ],
+)
+def test_a_board_holds_all_three_views(board: Callable[[Any], Any], said: str) -> None:
+    views = [widgets.VBox() for _ in range(3)]
+    for view in views:
+        view.window = widgets.Dropdown(options=[30, 120], value=30)
+        widgets.link((views[0].window, "value"), (view.window, "value"))
+    latency, sizes, calls = views
+    names = {"my_latency": latency, "my_sizes": sizes, "my_calls": calls}
+    assert said in verdict("11-live", "exercise-2-check", my_board=board(views), **names)
