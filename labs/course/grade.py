@@ -41,6 +41,8 @@ _REASONS = {
     "Kernel didn't respond": "its Python did not answer within a minute",
     "MemoryError": "it printed or made more than fits into the grader's memory",
     "No notebooks found": "there is no notebook of the assignment's name among what was handed in",
+    "No notebooks were matched": "no notebook lies there: expected STUDENT/ASSIGNMENT/*.ipynb",
+    "No such assignment": "no assignment is called what its folder is called",
     "not valid JSON": "what was handed in is no notebook",
     "UnresponsiveKernelError": "its Python could not be interrupted",
 }
@@ -85,7 +87,9 @@ def grade(
 def submissions(course: Path, assignment: str = "*", student: str = "*") -> Iterator[list[str]]:
     """Assignment and student of each submission."""
     for folder in sorted((course / "submitted").glob(f"{student}/{assignment}")):
-        yield [folder.name, folder.parent.name]
+        names = [folder.name, folder.parent.name]
+        if not any(name.startswith(".") for name in names):  # .ipynb_checkpoints, .DS_Store
+            yield names
 
 
 def _autograde(assignment: str, student: str, course: Path, seconds: int) -> tuple[int | None, str]:

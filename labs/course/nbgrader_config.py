@@ -6,6 +6,9 @@ import os
 from pathlib import Path
 from typing import Any
 
+from nbgrader.converters import Autograde
+from nbgrader.preprocessors import DeduplicateIds
+
 HERE = Path(__file__).resolve().parent
 
 c: Any = get_config()  # type: ignore[name-defined]  # noqa: F821
@@ -18,6 +21,25 @@ c.CourseDirectory.source_directory = str(HERE / "source")
 # Solutions are C in Python's strings, and Python: no comment is one in both. The sources say
 # "your lines" themselves, outside of what is cut.
 c.ClearSolutions.code_stub = {"python": ""}
+
+
+class DeduplicateCells(DeduplicateIds):
+    """A cell that a student has copied or split counts once, and its other parts are plain cells.
+
+    nbgrader leaves them metadata that are empty, and then grades nothing: they are "too old".
+    """
+
+    def preprocess_cell(self, cell: Any, resources: Any, cell_index: int) -> tuple[Any, Any]:
+        cell, resources = super().preprocess_cell(cell, resources, cell_index)
+        if cell.metadata.get("nbgrader") == {}:
+            del cell.metadata["nbgrader"]
+        return cell, resources
+
+
+c.Autograde.sanitize_preprocessors = [
+    DeduplicateCells if each is DeduplicateIds else each
+    for each in Autograde.sanitize_preprocessors.default()
+]
 
 # Not where it is called, in labs/course, which every submission sees.
 c.ExportPlugin.to = str(COURSE / "grades.csv")

@@ -14,7 +14,9 @@ import grade
 import nbformat
 import pandas as pd
 import pytest
+from nbgrader.preprocessors import CheckCellMetadata
 from submissions import SOURCE
+from traitlets.config import PyFileConfigLoader
 
 Rows = Callable[[int, int, int], Iterator[tuple[int, int, int]]]
 
@@ -95,3 +97,25 @@ def test_one_without_feedback_keeps_its_grade_and_the_next_one_is_graded(
     monkeypatch.setattr(grade, "_nbgrader", fails)
     result = grade.grade("01-exec-watcher", "ann", tmp_path)
     assert str(result) == "01-exec-watcher  ann: 8 of 10 (there is no feedback: see above)"
+
+
+def test_a_cell_that_is_there_twice_is_counted_once() -> None:
+    notebook = nbformat.read(SOURCE / "01-exec-watcher" / "exec-watcher.ipynb", as_version=4)
+    (own,) = (c for c in notebook.cells if c.metadata.get("nbgrader", {}).get("solution"))
+    copied = nbformat.from_dict({**own, "id": "copied", "source": "# half of it"})
+    notebook.cells.insert(notebook.cells.index(own), copied)
+    config = PyFileConfigLoader("nbgrader_config.py", str(SOURCE.parent)).load_config()
+    (only_once,) = (
+        each for each in config.Autograde.sanitize_preprocessors if "Dedup" in each.__name__
+    )
+    for each in (only_once(), CheckCellMetadata()):
+        notebook, _ = each.preprocess(notebook, {})
+    named = [c.metadata.nbgrader.grade_id for c in notebook.cells if "nbgrader" in c.metadata]
+    assert sorted(named) == sorted({*named}) and "watcher" in named
+    assert "# half of it" in [cell.source for cell in notebook.cells]
+
+
+def test_what_a_file_manager_leaves_is_no_submission(tmp_path: Path) -> None:
+    for name in ("ann/01-exec-watcher", "ann/.ipynb_checkpoints", ".DS_Store/01-exec-watcher"):
+        (tmp_path / "submitted" / name).mkdir(parents=True)
+    assert [*grade.submissions(tmp_path)] == [["01-exec-watcher", "ann"]]
