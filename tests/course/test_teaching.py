@@ -40,3 +40,25 @@ def test_grades_go_where_no_submission_and_no_student_sees_them(tmp_path: Path) 
     assert done.returncode == 0, done.stdout
     assert (tmp_path / "course" / "grades.csv").read_text().startswith("assignment,")
     assert {*labs.rglob("*")} == before
+
+
+def test_what_is_collected_lies_in_the_home_and_is_nothing_that_a_link_leads_to(
+    tmp_path: Path,
+) -> None:
+    page = (REPOSITORY / "docs" / "teaching.md").read_text()
+    (lines,) = re.findall(r"^    assignment=.*\n(?:    .*\n)+", page, re.MULTILINE)
+    (name,) = re.findall("assignment=(.+)", lines)
+    secret = tmp_path / "source" / name / "exec-watcher.ipynb"
+    homes = {student: tmp_path / "home" / student for student in ("ann", "bob", "eve")}
+    for notebook in (secret, *(home / "release" / name / secret.name for home in homes.values())):
+        notebook.parent.mkdir(parents=True)
+        notebook.write_text(notebook.parts[-4])
+    shutil.rmtree(homes["bob"] / "release")
+    (homes["bob"] / "release").symlink_to(secret.parents[1])
+    (homes["eve"] / "release" / name / secret.name).unlink()
+    (homes["eve"] / "release" / name / secret.name).symlink_to(secret)
+    lines = lines.replace("/home/", f"{tmp_path}/home/")
+    subprocess.run(["sh", "-ec", lines], cwd=tmp_path, check=True)
+    collected = [path for path in (tmp_path / "course").rglob("*") if not path.is_dir()]
+    assert collected == [tmp_path / "course" / "submitted" / "ann" / name / secret.name]
+    assert collected[0].read_text() == "ann"
