@@ -33,6 +33,22 @@ function totals(frame) {
   return found;
 }
 
+// Of a status only news is told, not each frame of it.
+const tell = (node, text) => { if (node.textContent !== text) node.textContent = text; };
+const describe = (node, text) => {
+  node.setAttribute("role", "img");
+  node.setAttribute("aria-label", text);
+};
+const range = ({ events_per_s: [first = 0, ...others] }) =>
+  [Math.min, Math.max].map((pick) => number.format(others.reduce((a, b) => pick(a, b), first)))
+    .join(" to ");
+
+function fullest(frame) {
+  const counts = totals(frame), most = counts.reduce((a, b) => Math.max(a, b), 0);
+  const at = counts.indexOf(most);
+  return `the most, ${number.format(most)}, from ${frame.labels[at]} to ${frame.labels[at + 1]}`;
+}
+
 // As many edges as fit, one label each `room` pixels.
 const splits = (count, pixels, room) => {
   const step = Math.max(1, Math.ceil((count * room) / Math.max(pixels, 1)));
@@ -45,18 +61,25 @@ class Picture {
     el.classList.add("ebpflab-live");
     el.dataset.key = key;
     const figures = make(el, "div", "figures");
+    el.setAttribute("role", "group");
+    el.setAttribute("aria-label", "live view");
     this.state = make(figures, "span", "state");
+    this.state.setAttribute("role", "status");
     this.rate = make(make(figures, "span"), "b");
     make(this.rate.parentNode, "span").textContent = " events per second";
     this.events = make(figures, "span");
     this.lost = make(figures, "span", "lost");
     this.said = make(el, "div", "said");
-    this.rates = this.chart(make(el, "div"), RATE_HEIGHT, this.rateOptions());
+    this.said.setAttribute("role", "alert");
+    this.over = make(el, "div");
+    this.rates = this.chart(this.over, RATE_HEIGHT, this.rateOptions());
     this.title = make(el, "div", "title");
     this.bars = make(el, "div");
     this.histogram = this.chart(this.bars, PICTURE_HEIGHT, this.barOptions());
     this.heat = make(el, "canvas", "heat");
-    this.rows = make(make(el, "div", "rows"), "table");
+    const rows = make(el, "div", "rows");
+    Object.assign(rows, { tabIndex: 0, role: "region", ariaLabel: "the last rows" });  // it scrolls
+    this.rows = make(rows, "table");
     this.resizing = new ResizeObserver(() => this.resize());
     this.resizing.observe(el);
     this.theming = new MutationObserver(() => this.draw(this.frame));
@@ -112,14 +135,14 @@ class Picture {
   draw(frame) {
     this.frame = frame;
     if (!frame) return;
-    this.state.textContent = frame.runs ? "attached" : "stopped, nothing attached";
+    tell(this.state, frame.runs ? "attached" : "stopped, nothing attached");
     this.state.classList.toggle("runs", frame.runs);
     this.rate.textContent = number.format(frame.rate);
     this.events.textContent = `${number.format(frame.events)} events in all`;
     this.lost.textContent =
       frame.lost === null ? "counted in the kernel" : `${number.format(frame.lost)} lost`;
     this.lost.classList.toggle("some", frame.lost > 0);
-    this.said.textContent = frame.said;
+    tell(this.said, frame.said);
     const lost = frame.lost_per_s.map((each) => each || null);  // no line where nothing is lost
     this.rates.setData([frame.ends, frame.events_per_s, lost]);
     const heat = frame.picture === "heatmap", some = frame.buckets > 0;
@@ -129,6 +152,9 @@ class Picture {
     this.heat.style.display = this.heat.hidden ? "none" : "block";
     if (some && heat) this.drawHeat(frame);
     else if (some) this.histogram.setData([[...totals(frame).keys()], totals(frame)]);
+    describe(this.over, `events per second in the last ${frame.window} seconds: ${range(frame)}`);
+    const what = `${frame.picture} of ${this.title.textContent}`;
+    if (some) describe(heat ? this.heat : this.bars, `${what}: ${fullest(frame)}`);
     this.drawRows(frame);
   }
 
@@ -157,17 +183,20 @@ class Picture {
     pen.strokeRect(left, 8, wide, high);
     for (const i of splits(labels.length, high, 18)) pen.fillText(labels[i], left - 8, y(i));
     pen.textAlign = "center";
-    for (let part = 0; part <= 5; part++) {
-      const s = (-frame.window * part) / 5;
+    const parts = wide < 300 ? 2 : 5;
+    for (let part = 0; part <= parts; part++) {
+      const s = (-frame.window * part) / parts;
       pen.fillText(part ? `${s} s` : "now", x(s), PICTURE_HEIGHT - BOTTOM / 2);
     }
   }
 
   drawRows(frame) {
     const lines = frame.rows.length ? [frame.columns, ...frame.rows] : [];
+    this.rows.parentNode.hidden = !lines.length;
     this.rows.replaceChildren(...lines.map((cells, line) => {
       const row = document.createElement("tr");
       for (const text of cells) make(row, line ? "td" : "th").textContent = text;
+      if (!line) for (const head of row.cells) head.scope = "col";
       return row;
     }));
   }

@@ -24,7 +24,7 @@ import pandas as pd
 
 from ebpflab.plots import flame_sheet
 from ebpflab.plots.stack_tree import LOST, UNKNOWN, Node, Pruned, rows, tree_of
-from ebpflab.plots.units import counted, with_unit
+from ebpflab.plots.units import counted, nanoseconds_in, singular, with_unit
 
 _WIDTH_PIXELS = 1200  # a node narrower than one of so many is not drawn
 _ROW_PIXELS = 18
@@ -160,6 +160,8 @@ class FlameGraph:
         facts = {
             "title": self.title,
             "unit": self.unit,
+            "one": singular(self.unit),
+            "nanoseconds": nanoseconds_in(self.unit),
             "total": root.value,
             "words": self.words,
             "before": root.before if self._before is not None else None,

@@ -123,3 +123,27 @@ def test_a_file_of_its_own(page: Page, tmp_path: Path) -> None:
     page.goto(path.as_uri())
     zoom_and_search(page, page.locator("body"))
     assert asked == [path.as_uri()] and complaints == []
+
+
+@pytest.mark.browser
+def test_by_keyboard(page: Page, tmp_path: Path) -> None:
+    stacks = [tuple(Frame(name, "user", "hot") for name in ("main", name)) for name in ("a", "b")]
+    frame = pd.DataFrame({"stack": stacks, "value": [3_000_000, 1_000_000]})
+    page.goto(plots.flame_graph(frame, unit="us").save(tmp_path / "flames.html").as_uri())
+    page.locator(".frame[name='a']").wait_for()
+    page.get_by_role("button", name="whole picture").focus()
+    told = page.get_by_role("status")
+    page.keyboard.press("Tab")
+    expect(told).to_have_text("all: 100.0 %, 4 s")
+    for key, words in (
+        ("ArrowUp", "main: 100.0 %, 4 s (hot)"),
+        ("ArrowUp", "a: 75.0 %, 3 s (hot)"),  # the widest
+        ("ArrowRight", "b: 25.0 %, 1 s (hot)"),
+    ):
+        page.keyboard.press(key)
+        expect(told).to_have_text(words)
+    assert page.get_by_role("button", name="b: 25.0 %, 1 s (hot)").count() == 1
+    page.keyboard.press("Enter")
+    becomes(page, page.locator("body"), lambda seen: abs(seen["b"] - seen["main"]) < 2)
+    page.keyboard.press("ArrowDown")
+    expect(told).to_have_text("main: 100.0 %, 4 s (hot)")
