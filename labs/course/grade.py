@@ -42,7 +42,7 @@ _REASONS = {
     "MemoryError": "it printed or made more than fits into the grader's memory",
     "No notebooks found": "there is no notebook of the assignment's name among what was handed in",
     "No notebooks were matched": "no notebook lies there: expected STUDENT/ASSIGNMENT/*.ipynb",
-    "No such assignment": "no assignment is called what its folder is called",
+    "No such assignment": "there is no assignment of that name: `make course` makes all that are",
     "not valid JSON": "what was handed in is no notebook",
     "UnresponsiveKernelError": "its Python could not be interrupted",
 }
