@@ -47,6 +47,8 @@ _EMPTY = (
     "the table is empty: is the function attached, and does every way through it get as far as"
     " the line that counts?"
 )
+_MOST_LINES = 9
+"""Of a Verdict: where there are more, what is right is not told one by one."""
 _NOTHING = "nothing was counted"
 _TWICE = "twice as much"
 _COUNTED_TWICE = f"{_TWICE}: are entries and returns both counted, or is it attached twice?"
@@ -86,10 +88,15 @@ class Verdict:
         return all(problem is None for problem in self.problems.values())
 
     def __repr__(self) -> str:
-        return "\n".join(
+        lines = [
             f"right: {what}" if problem is None else f"not yet: {what}: {problem}"
             for what, problem in self.problems.items()
-        )
+        ]
+        if len(lines) > _MOST_LINES:
+            wrong = [line for line in lines if line.startswith("not yet")]
+            more = ["and so on"] if len(wrong) > _MOST_LINES else []
+            lines = [*wrong[:_MOST_LINES], *more] or ["right: all of it"]
+        return "\n".join(lines)
 
 
 def run(

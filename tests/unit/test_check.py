@@ -99,6 +99,15 @@ def test_each_prediction_has_its_line() -> None:
     assert repr(verdict) == "right: rows\nnot yet: failures: no answer yet"
 
 
+def test_of_many_counts_those_that_are_off_are_told_and_not_all_of_them() -> None:
+    due: dict[int, check.Formula] = dict.fromkeys(range(100, 220), 1)
+    assert repr(check.counts(dict.fromkeys(range(100, 220), 1), due)) == "right: all of it"
+    one = check.counts({**dict.fromkeys(range(100, 220), 1), 147: 2}, due)
+    assert repr(one) == "not yet: the count of 147: one too many"
+    lines = repr(check.counts(dict.fromkeys(range(100, 220), 2), due)).splitlines()
+    assert len(lines) == 10 and lines[-1] == "and so on"
+
+
 def test_counts_are_looked_up_among_what_others_made() -> None:
     frame = pd.DataFrame({"key": [1, PID], "value": [99, 7]})
     assert check.counts(frame, {PID: "n"}, TASK)
