@@ -66,9 +66,10 @@ class Picture:
         png = _ARTIST.submit(draw, source, frame, kind, window_s).result()
         encoded = base64.b64encode(png).decode()
         table = rows.to_html(index=False, border=0) if len(rows) else ""
+        told = in_words(source, frame, window_s)
         page = (
             f'{_STYLE.format(key=self._key)}<div class="ebpflab-picture" data-key="{self._key}">'
-            f'<img alt="{html.escape(headline(source))}" src="data:image/png;base64,{encoded}">'
+            f'<img alt="{html.escape(told)}" src="data:image/png;base64,{encoded}">'
             f"{f'<p>{html.escape(said)}</p>' if said else ''}{table}</div>"
         )
         text = f"{headline(source)}\n{said}".strip()
@@ -87,8 +88,30 @@ def headline(source: Source) -> str:
     return f"{source.name}: {events:,} events, {losses}"
 
 
+def in_words(source: Source, frame: Frame, window_s: int) -> str:
+    """The picture for who cannot see it: the headline, and where most values are."""
+    totals = frame.counts.sum(axis=0)
+    if source.column is None or not totals.any():
+        return headline(source)
+    most = int(totals.argmax())
+    low, high = (source.label(frame.first + most + more) for more in (0, 1))
+    title = _title(source, window_s)
+    return f"{headline(source)}. {title}: the most, {totals[most]:,}, from {low} to {high}."
+
+
+def _title(source: Source, window_s: int) -> str:
+    return f"{source.subject} in these {window_s} seconds"
+
+
 def draw(source: Source, frame: Frame, kind: str, window_s: int) -> bytes:
     """Events per second above, buckets below, as PNG on a white sheet."""
+    written = io.BytesIO()
+    figure_of(source, frame, kind, window_s).savefig(written, format="png")
+    return written.getvalue()
+
+
+def figure_of(source: Source, frame: Frame, kind: str, window_s: int) -> Figure:
+    """The figure that `draw` writes."""
     buckets = source.column is not None and frame.counts.shape[1] > 0
     height = 4.6 if buckets else 2.4
     figure = Figure(figsize=(canvas.WIDTH_INCHES, height), layout="constrained", dpi=100)
@@ -99,22 +122,21 @@ def draw(source: Source, frame: Frame, kind: str, window_s: int) -> bytes:
         ax = canvas.sheet(height, axes[1])
         labels = [source.label(frame.first + i) for i in range(frame.counts.shape[1] + 1)]
         (_heatmap if kind == "heatmap" else _histogram)(ax, frame, labels, window_s)
-        title = f"{source.subject} in these {window_s} seconds"
-        canvas.caption(ax, canvas.literal(title))
+        canvas.caption(ax, canvas.literal(_title(source, window_s)))
     canvas.caption(axes[0], canvas.literal(headline(source)))
-    written = io.BytesIO()
-    figure.savefig(written, format="png")
-    return written.getvalue()
+    return figure
 
 
 def _rate(ax: Axes, frame: Frame, window_s: int) -> None:
     ax.plot(frame.ends_s, frame.events_per_s, color=canvas.BLUE)
-    if frame.lost_per_s.any():
+    lost = bool(frame.lost_per_s.any())
+    if lost:
         ax.plot(frame.ends_s, frame.lost_per_s, color=canvas.ORANGE, label="lost per second")
         ax.legend(frameon=False, labelcolor=canvas.INK, loc="upper left")
     _time(ax, window_s)
     ax.set_ylabel("events per second")
-    ax.set_ylim(0, max(frame.events_per_s.max(initial=0), 1) * 1.1)
+    # A rate that stays the same is a line at the top, and the legend stands above it.
+    ax.set_ylim(0, max(frame.events_per_s.max(initial=0), 1) * (1.5 if lost else 1.1))
     ax.yaxis.set_major_formatter("{x:,.0f}")
 
 
@@ -142,6 +164,7 @@ def _time(ax: Axes, window_s: int) -> None:
 
 def _edges(set_ticks: Any, labels: list[str]) -> None:
     """Name the edges of buckets, as many as there is room for."""
-    step = -(-len(labels) // 9)
+    most = min(72 // (max(map(len, labels)) + 1), 9)
+    step = -(-len(labels) // most)
     places = range(0, len(labels), step)
     set_ticks([*places], [labels[place] for place in places])

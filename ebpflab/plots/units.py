@@ -10,6 +10,8 @@ import re
 
 _BINARY = ("", "Ki", "Mi", "Gi", "Ti", "Pi")
 _TIMES = (("ns", 1), ("µs", 1_000), ("ms", 1_000_000), ("s", 1_000_000_000))
+_DAY_NS = 86_400 * 1_000_000_000
+_LONG = (("day", _DAY_NS), ("year", 365 * _DAY_NS))
 _WRITTEN_AS_POWER = 24  # up to eight digits are short enough for an axis
 _RAISED = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 _SUFFIX = re.compile(r"_(ns|us|ms|s|bytes)$")
@@ -42,6 +44,8 @@ def amount(value: float, unit: str) -> str:
 
     >>> amount(4096, "bytes"), amount(1_048_576, "ns"), amount(65_536, "rows"), amount(0.25, "")
     ('4 KiB', '1.05 ms', '65,536', '0.25')
+    >>> amount(86_400, "s"), amount(1 << 63, "ns")
+    ('1 day', '292 years')
     """
     if math.isinf(value):
         return "∞" if value > 0 else "-∞"
@@ -56,6 +60,10 @@ def amount(value: float, unit: str) -> str:
     if not size:
         return "0"
     nanoseconds = size * nanoseconds_in(unit)
+    if nanoseconds >= _DAY_NS:
+        name, scale = next(each for each in reversed(_LONG) if nanoseconds >= each[1])
+        number = _short(nanoseconds / scale)
+        return f"{sign}{number} {name if number == '1' else f'{name}s'}"
     name, scale = next((each for each in reversed(_TIMES) if nanoseconds >= each[1]), _TIMES[0])
     return f"{sign}{_short(nanoseconds / scale)} {name}"
 

@@ -7,6 +7,7 @@ import threading
 import weakref
 from collections.abc import Iterator
 from contextlib import closing
+from itertools import pairwise
 
 import ipywidgets
 import numpy as np
@@ -384,3 +385,24 @@ def test_the_picture_that_stays(kind: str, looks: int) -> None:
         history.add(n / 10, 0.1, Look(3, n % 2, log2_counts(np.array([n, 5, 900]))))
     assert snapshot.draw(source, history.frame(30), kind, 30).startswith(b"\x89PNG")
     assert snapshot.headline(source) == "calls: 0 events, 0 lost"
+    told = snapshot.in_words(source, history.frame(30), 30)
+    most = "latency_ns in these 30 seconds: the most, 54, from 4 ns to 8 ns."
+    assert told == f"calls: 0 events, 0 lost. {most}" if looks == 50 else told
+
+
+def test_labels_of_a_live_picture_do_not_touch() -> None:
+    """Of all buckets there are; a difference below zero, as a u64, is in the last one."""
+    source, history = StreamSource(Arrived(), None), History(65)
+    for n in range(300):
+        history.add(n / 10, 0.1, Look(65, 1, np.ones(65, np.int64)))
+    frame = history.frame(30)
+    for unit in ("", "ns", "bytes"):
+        source.label = lambda bucket, unit=unit: log2_label(bucket, unit)  # type: ignore[method-assign]
+        figure = snapshot.figure_of(source, frame, "histogram", 30)
+        figure.draw_without_rendering()
+        boxes = [each.get_window_extent() for each in figure.axes[1].get_xticklabels()]
+        assert len(boxes) > 5
+        assert all(a.x1 + 2 < b.x0 for a, b in pairwise(boxes)), unit
+    legend, line = figure.axes[0].get_legend(), figure.axes[0].lines[0]
+    assert legend is not None
+    assert legend.get_window_extent().y0 > line.get_window_extent().y1
