@@ -8,7 +8,6 @@ as well, and a screen reader is given the same sentence.
 
 from __future__ import annotations
 
-import re
 import textwrap
 import weakref
 from collections.abc import Hashable
@@ -20,7 +19,7 @@ from matplotlib.axes import Axes
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from ebpflab.errors import UnknownName, suggest
-from ebpflab.plots.picture import Picture
+from ebpflab.plots.picture import Picture, printable
 
 PAPER, INK, FAINT = "white", "#202020", "#d8d8d8"
 BLUE, ORANGE = "#0072b2", "#d55e00"
@@ -29,7 +28,6 @@ OTHER = "#9a9a9a"
 TEXT_POINTS, TITLE_POINTS = 10.5, 12.0
 WIDTH_INCHES = 7.5
 _WORDS_POINTS, _WORDS_INCHES, _WORDS_CHARACTERS, _WORDS_LINES = 10.0, 0.2, 102, 6
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 
 _readings: weakref.WeakKeyDictionary[Axes, str] = weakref.WeakKeyDictionary()
 
@@ -138,9 +136,9 @@ def named(values: pd.Series[Any]) -> pd.Series[str]:
 def literal(text: object) -> str:
     """Text for matplotlib to show as it is, on one line.
 
-    A pair of dollar signs would mean mathematics, and control characters have no glyph.
+    A pair of dollar signs would mean mathematics.
     """
-    return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", str(text)).replace("$", r"\$")
+    return printable(str(text)).replace("$", r"\$")
 
 
 def shortened(text: str, characters: int) -> str:

@@ -23,6 +23,7 @@ from typing import Any
 import pandas as pd
 
 from ebpflab.plots import flame_sheet
+from ebpflab.plots.picture import printable
 from ebpflab.plots.stack_tree import LOST, UNKNOWN, Node, Pruned, rows, tree_of
 from ebpflab.plots.units import counted, nanoseconds_in, singular, with_unit
 
@@ -215,7 +216,7 @@ def _percent(part: float, total: float) -> str:
 
 def _as_json(node: Node) -> dict[str, Any]:
     """A node as d3-flame-graph wants it, with short names: there are thousands."""
-    told: dict[str, Any] = {"name": node.name, "value": node.value, "k": node.kind}
+    told: dict[str, Any] = {"name": printable(node.name), "value": node.value, "k": node.kind}
     if node.module:
         told["m"] = node.module
     if node.before:

@@ -14,6 +14,7 @@ import base64
 import html
 import io
 import json
+import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -32,6 +33,8 @@ _PNG_DPI, _SHOWN_DPI = 180, 100
 _MOST_SPOTS = 3000
 _SMALLEST_PIXELS = 3.0  # or no pointer finds it
 
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+
 Positions = npt.NDArray[np.intp]
 
 
@@ -45,6 +48,15 @@ class Spot:
     text: str
     rows: Positions | None = None
     """Where the rows that it shows stand in the frame; None where the kernel counted them."""
+
+
+def printable(text: str) -> str:
+    """``text`` with a sign for each control character: some would turn round all that follows.
+
+    >>> printable("nul\\0, \\u202eevil")
+    'nul\ufffd, \ufffdevil'
+    """
+    return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
 class Sheet(Figure):
@@ -119,7 +131,7 @@ class Picture(Sheet):
         wide, high = (max(float(size) * width, _SMALLEST_PIXELS) for size in (x1 - x0, y1 - y0))
         return (
             f'<rect x="{x0 * width:.1f}" y="{(tall - y1) * width:.1f}" width="{wide:.1f}"'
-            f' height="{high:.1f}"><title>{html.escape(spot.text)}</title></rect>'
+            f' height="{high:.1f}"><title>{html.escape(printable(spot.text))}</title></rect>'
         )
 
 

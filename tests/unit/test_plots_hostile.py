@@ -7,6 +7,7 @@ import matplotlib
 matplotlib.use("Agg")
 
 import html
+import re
 import warnings
 from collections.abc import Iterator
 from typing import Any
@@ -83,6 +84,9 @@ def test_a_name_is_shown_as_it_is_and_without_a_warning(kind: str) -> None:
     )
     assert any("(empty)" in text for text in told)
     assert html.escape("<script>") in page
+    titles = re.findall("<title>(.*?)</title>", page, re.DOTALL)
+    assert any("\ufffdevil" in title for title in titles)
+    assert not [title for title in titles if {"\u202e", "\n"} & set(title)]
 
 
 def test_a_flame_graph_is_drawn_without_a_warning() -> None:
@@ -93,6 +97,8 @@ def test_a_flame_graph_is_drawn_without_a_warning() -> None:
         graph._repr_mimebundle_()
     assert graph.words == ["3 samples in 1 stack."]
     assert graph.html().count('"tree":') == 1, "a title is a title"
+    assert "\u202e" not in graph.html() and "\ufffdevil" in graph.html()
+    assert "\u202eevil" in graph.folded()[0], "other tools get what was traced"
 
 
 def test_what_has_no_name_is_counted() -> None:
