@@ -63,7 +63,9 @@ class FlameGraph:
 
     @cached_property
     def _drawn(self) -> tuple[Node, Pruned]:
-        return tree_of(self._frame, self._before, self._frame["value"].sum() / _WIDTH_PIXELS)
+        return tree_of(
+            self._frame, self._before, sum(self._frame["value"].tolist()) / _WIDTH_PIXELS
+        )
 
     @cached_property
     def words(self) -> list[str]:

@@ -46,7 +46,7 @@ def draw(root: Node, title: str, words: list[str], compared: bool) -> Figure:
     figure = Sheet(figsize=(_WIDTH_INCHES, height), facecolor=canvas.PAPER)
     bottom = (len(lines) + 0.7) * _LINE_INCHES / height
     ax = figure.add_axes((0.01, bottom, 0.98, depth * _ROW_INCHES / height))
-    ax.set(xlim=(0, max(root.value, 1)), ylim=(0, depth))
+    ax.set(xlim=(0, float(max(root.value, 1))), ylim=(0, depth))
     ax.axis("off")
     boxes, fills = [], []
     for node, left, row in _placed(root, 0, 0) if root.value else ():

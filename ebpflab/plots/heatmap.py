@@ -54,7 +54,7 @@ def heatmap(
 ) -> Axes:
     """A cell for each slot of time and power of two of ``column``, darker where more ``of`` are.
 
-    Of raw events: ``time`` is nanoseconds, ``column`` the value. Where the kernel has counted,
+    Of raw events: ``time`` is nanoseconds or dates, ``column`` the value. Where the kernel counts,
     ``values`` names the column with the numbers, ``time`` holds the number of a slot, ``slot_ns``
     wide, and ``column`` the value's ``bpf_log2l``. Without ``slot_ns``, 60 slots. ``unit`` is that
     of the value, else taken from the column's name. Time is counted from the first event. Rows
@@ -90,6 +90,10 @@ def heatmap(
 
 
 def _finite(column: pd.Series[Any]) -> npt.NDArray[Any]:
+    if pd.api.types.is_datetime64_any_dtype(
+        column
+    ):  # made of nanoseconds; NaT is no number of them
+        column = (column - column.min()) / pd.Timedelta(1, "ns")
     if pd.api.types.is_integer_dtype(column) and not column.isna().any():
         return np.asarray(column.to_numpy())
     return np.asarray(pd.to_numeric(column, errors="coerce").to_numpy("f8", na_value=np.nan))

@@ -65,7 +65,9 @@ def timeline(
     lanes_of = canvas.column(frame, lane)
     starts, ends = _times(frame, start, end, duration)
     names = _names(frame, category)
-    sound = np.isfinite(starts) & np.isfinite(ends) & (ends >= starts) & lanes_of.notna().to_numpy()
+    # A start of -1, as a u64, is larger than any other, and has no room in a signed number.
+    timed = np.isfinite(starts) & np.isfinite(ends) & (ends >= starts) & (starts >= 0)
+    sound = timed & lanes_of.notna().to_numpy()
     order = np.flatnonzero(sound)[np.argsort(starts[sound], kind="stable")]
     if not len(order):
         ax = canvas.nothing_to_draw(canvas.sheet(1.7, ax), title)

@@ -144,3 +144,24 @@ def test_a_missing_column_of_a_process_tree_is_named() -> None:
 @pytest.mark.parametrize("unit", ["ns", "bytes", ""])
 def test_what_is_no_number_is_said(unit: str) -> None:
     assert units.amount(float("nan"), unit) == "no number"
+
+
+def test_a_start_that_is_no_time_is_left_out() -> None:
+    starts = np.array([5, 7, 2**64 - 1], "u8")
+    ax = plots.timeline(pd.DataFrame({"start_ns": starts, "duration_ns": 2, "cpu": 0}), "cpu")
+    assert plots.reading(ax) == "2 spans on 1 lane (cpu) in 4 ns; the longest took 2 ns."
+    assert "1 row left out" in ax.get_xlabel()
+
+
+def test_dates_are_times_and_not_a_date_is_none() -> None:
+    when = pd.to_datetime(["2026-01-01 00:00:00", None, "2026-01-01 00:01:00"], utc=True)
+    ax = plots.heatmap(pd.DataFrame({"time_ns": when, "latency_ns": [1, 2, 3]}))
+    assert plots.reading(ax).startswith("2 events in 60 s.")
+    assert ax.get_xlabel() == "seconds since the first   (1 row left out)"
+
+
+def test_flames_of_the_largest_numbers() -> None:
+    frame = pd.DataFrame({"stack": [("a",), ("b",)], "value": np.array([2**64 - 1] * 2, "u8")})
+    graph = plots.flame_graph(frame, unit="ns")
+    assert graph._repr_mimebundle_()["image/png"]
+    assert graph.words == ["1,170 years in 2 stacks."]
