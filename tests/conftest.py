@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -29,6 +30,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="ssh://USER@HOST",
         help="trace that machine in tests/contract -k ssh, tests/kernel and tests/notebooks",
     )
+
+
+def pytest_configure() -> None:
+    """Ctrl-C interrupts, here and in all that tests start, as it does for a reader. A shell that
+    starts the tests in the background has told them to ignore it."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
