@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from ebpflab import cells
+from ebpflab import cells, perf
 from ebpflab.connection import Answer, Connection
 
 
@@ -42,7 +42,7 @@ class Attachments:
     def __init__(self, connection: Connection, program: int, source: str) -> None:
         self._connection, self._program, self._source = connection, program, source
         self._now: dict[int, Probe] = {}  # by the agent's number
-        self._again: list[tuple[dict[str, Any], str]] = []  # what was asked for, and its place
+        self._again: list[dict[str, Any]] = []  # what was asked for, each once, in order
         self._detached = False
         self.of_functions: dict[str, list[str]] = {}
         """The places of each function's probes; after `detach`, too."""
@@ -52,13 +52,13 @@ class Attachments:
         """What is attached now, as ``kind place -> function``."""
         return [str(probe) for probe in self._now.values()]
 
-    def attach(self, kind: str, function: str, where: dict[str, Any], place: str) -> None:
+    def attach(self, kind: str, function: str, where: dict[str, Any]) -> None:
         """Attach a function for the running cell; what an earlier run of it attached goes."""
         cells.retire()
         asked = {"kind": kind, "fn_name": function, "where": where}
-        probe = self._attach(asked, place)
-        if (asked, place) not in self._again:
-            self._again.append((asked, place))
+        probe = self._attach(asked)
+        if asked not in self._again:
+            self._again.append(asked)
         cells.adopt(probe)
 
     def note(self, attached: Sequence[dict[str, Any]]) -> None:
@@ -85,8 +85,8 @@ class Attachments:
                 "attach_again", program=self._program, usdt_contexts=usdt_contexts
             )
             self.note(again["attached"])
-            for asked, place in self._again:
-                self._attach(asked, place)
+            for asked in self._again:
+                self._attach(asked)
         except BaseException:
             self._now.clear()
             self._connection.tell("detach", program=self._program)
@@ -98,12 +98,12 @@ class Attachments:
         if self._now.get(probe.ident) is not probe:
             return
         del self._now[probe.ident]
-        self._again = [each for each in self._again if each[0] != probe.asked]
+        self._again = [asked for asked in self._again if asked != probe.asked]
         if all(str(other) != str(probe) for other in self._now.values()):
             self.of_functions[probe.function].remove(probe.place)
         self._connection.tell("detach", program=self._program, attachment=probe.ident)
 
-    def _attach(self, asked: dict[str, Any], place: str) -> Probe:
+    def _attach(self, asked: dict[str, Any]) -> Probe:
         answer = self._connection.request(
             "attach",
             c_source=self._source,
@@ -111,8 +111,9 @@ class Attachments:
             program=self._program,
             **asked,
         )
-        probe = Probe(self, answer["attachment"], place, asked["fn_name"], asked)
-        return self._note(probe)
+        function = asked["fn_name"]
+        place = f"{asked['kind']} {_place(function, asked['where'])}"
+        return self._note(Probe(self, answer["attachment"], place, function, asked))
 
     def _undo(self, answer: Answer) -> None:
         """Take away what was attached when nobody waited for it any more."""
@@ -127,3 +128,14 @@ class Attachments:
         if probe.place not in places:
             places.append(probe.place)
         return known
+
+
+def _place(function: str, where: dict[str, Any]) -> str:
+    """Where a probe is, in words."""
+    if "ev_type" in where:
+        of = f" in process {where['pid']}" if where["pid"] > 0 else ""
+        event = ("ev_type", "ev_config", "sample_period", "sample_freq")
+        return perf.describe(*(where[name] for name in event)) + of
+    if "name" in where:
+        return f"{where['name']}:{where.get('sym') or where.get('addr')}"
+    return where.get("event") or where.get("tp") or function

@@ -298,7 +298,7 @@ class Program(Closing):
                 f"The program has no function {fn_name!r}. It has:"
                 f" {have}.{suggest(fn_name, self.functions)}"
             )
-        self._attachments.attach(kind, fn_name, where, f"{kind} {_place(fn_name, where)}")
+        self._attachments.attach(kind, fn_name, where)
 
     @property
     def attached(self) -> list[str]:
@@ -395,17 +395,6 @@ class Program(Closing):
 
     def _ipython_key_completions_(self) -> list[str]:
         return list(self._maps)
-
-
-def _place(function: str, where: dict[str, Any]) -> str:
-    """Where a probe is, in words."""
-    if "ev_type" in where:
-        of = f" in process {where['pid']}" if where["pid"] > 0 else ""
-        event = ("ev_type", "ev_config", "sample_period", "sample_freq")
-        return perf.describe(*(where[name] for name in event)) + of
-    if "name" in where:
-        return f"{where['name']}:{where.get('sym') or where.get('addr')}"
-    return where.get("event") or where.get("tp") or function
 
 
 def _let_go(connection: Connection, ident: int, streams: list[EventSource]) -> None:

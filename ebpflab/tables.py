@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from ebpflab import btf, entries, frames
+from ebpflab import btf, entries, frames, histograms
 from ebpflab.connection import Connection
 from ebpflab.errors import TableError
 
@@ -91,10 +91,10 @@ class Table:
         keys, values, _ = self.read()
         slots, counts = keys[slot], values[self._value.columns[0].name]
         if len(names) == 1:
-            return self._labelled(frames.histogram(slots, counts, scale))
+            return self._labelled(histograms.histogram(slots, counts, scale))
         groups = frames.columns([keys], self._key)
         del groups[slot]
-        frame = frames.grouped_histogram(pd.DataFrame(groups), slots, counts, scale)
+        frame = histograms.grouped_histogram(pd.DataFrame(groups), slots, counts, scale)
         return self._labelled(frame)
 
     def pop(self, rows: int | None = None) -> pd.DataFrame:

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from ebpflab import frames
+from ebpflab import frames, histograms
 from ebpflab.plots.units import amount, edge, unit_of
 
 Counts = npt.NDArray[np.int64]
@@ -157,7 +157,7 @@ class TableSource:
             self._rows = self._largest(keys, values, numbers)
         else:
             used = numbers > 0
-            slots = frames.slots(keys[self._keys.columns[0].name][used], self._scale)
+            slots = histograms.slots(keys[self._keys.columns[0].name][used], self._scale)
             if self._scale == "log2":
                 slots = np.maximum(slots, 1)  # bpf_log2l() gives 1 for both 0 and 1
             np.add.at(counts, np.minimum(slots, self.buckets - 1), numbers[used])

@@ -50,7 +50,7 @@ def interrupted(patching: pytest.MonkeyPatch, lab: Lab) -> Iterator[None]:
 def attach(prog: Program, program: str) -> None:
     """With no other request before it, as `Program.attach_uprobe` has."""
     where = {"name": program, "sym": "work", "pid": -1}
-    prog._attachments.attach("uprobe", "on_work", where, "work")
+    prog._attachments.attach("uprobe", "on_work", where)
 
 
 def test_a_probe_is_taken_away(lab: Lab, program: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -69,7 +69,7 @@ def test_a_probe_that_was_there_stays(
         attach(prog, program)
         with interrupted(monkeypatch, lab):
             attach(prog, program)
-        assert prog.attached == ["work -> on_work"]
+        assert prog.attached == [f"uprobe {program}:work -> on_work"]
         lab.run([program, "3"])
         assert list(prog["hits"].frame()["value"]) == [3]
 

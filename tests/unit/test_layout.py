@@ -34,7 +34,7 @@ ROOMS = (
     "chapters",
     "connection",
     "btf",
-    "frames",
+    "frames histograms",
     "entries",
     "plots",
     "live",
