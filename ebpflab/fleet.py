@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextvars
 import math
-import signal
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -106,7 +105,7 @@ class Fleet(Closing):
             workload = lab.start(argv)
             started.append(workload)
             if interrupted.is_set():  # it came too late to be found below
-                _kill(workload)
+                workload.kill()
             return workload.wait()
 
         try:
@@ -114,7 +113,7 @@ class Fleet(Closing):
         except KeyboardInterrupt:
             interrupted.set()
             for workload in started:
-                _kill(workload)
+                workload.kill()
             raise
 
     def close(self) -> None:
@@ -201,11 +200,6 @@ class FleetProgram:
                 self.fleet._leave_out(host, error)
                 taken[host] = streams[host].collect(rows=share)
         return {host: taken[host] for host in streams}
-
-
-def _kill(workload: Workload) -> None:
-    """Kill a command, and do not wait for its end: `Workload.wait` does that in its thread."""
-    workload._connection.tell("stop", pid=workload.pid, signal=signal.SIGKILL)
 
 
 def _together(frames: dict[str, pd.DataFrame]) -> pd.DataFrame:

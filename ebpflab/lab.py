@@ -184,14 +184,19 @@ class Lab(Closing):
         command = [argv] if isinstance(argv, str) else [_word(each) for each in argv]
         if not isinstance(input, str):
             raise WorkloadError(f"input= is text (str), and is of type {type(input).__name__}.")
-        answer = self._connection.request(
-            "start", undo=self._kill, argv=command, input=input, cwd=cwd, env=env
-        )
-        return Workload(self._connection, tuple(command), answer["pid"])
 
-    def _kill(self, started: Answer) -> None:
-        """End a command that was started when nobody waited for it any more."""
-        self._connection.tell("stop", pid=started["pid"], signal=signal.SIGKILL)
+        def workload(started: Answer) -> Workload:
+            return Workload(self._connection, tuple(command), started["pid"])
+
+        answer = self._connection.request(
+            "start",
+            undo=lambda started: workload(started).kill(),
+            argv=command,
+            input=input,
+            cwd=cwd,
+            env=env,
+        )
+        return workload(answer)
 
     # -- discovery ---------------------------------------------------------------------------
 
@@ -315,8 +320,7 @@ class Workload:
         try:
             answer = self._connection.request("wait", pid=self.pid)
         except KeyboardInterrupt:
-            # It may have ended at this moment, and a fault must not take the interrupt's place.
-            self._connection.tell("stop", pid=self.pid, signal=signal.SIGKILL)
+            self.kill()
             raise
         split = answer["stdout_bytes"]
         stdout, stderr = (
@@ -325,6 +329,10 @@ class Workload:
         return Completed(
             self.argv, self.pid, answer["returncode"], stdout, stderr, answer["truncated"]
         )
+
+    def kill(self) -> None:
+        """End it with SIGKILL, and wait for nothing. Where it has ended, nothing happens."""
+        self._connection.tell("stop", pid=self.pid, signal=signal.SIGKILL)
 
     def stop(self) -> Completed:
         """End it with SIGTERM and wait for its end."""

@@ -11,9 +11,11 @@ from pathlib import Path
 
 import own_sshd
 import pytest
+from processes import wait_for_end
 
 from ebpflab import Fleet
 from ebpflab.errors import CompileError, TargetError, UnknownName
+from ebpflab.fleet import FleetProgram
 
 pytestmark = pytest.mark.local
 
@@ -50,6 +52,13 @@ def target(hosts: list[str], tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(path)
 
 
+def counting(fleet: Fleet, target: str) -> FleetProgram:
+    """Each call of the target's function is a row, on every host."""
+    progs = fleet.load(SOURCE)
+    progs.each(lambda prog: prog.attach_uprobe(name=target, sym="work", fn_name="on_work"))
+    return progs
+
+
 def test_rows_of_all_hosts_and_one_that_fails_stops_nobody(
     hosts: list[str], target: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -57,8 +66,7 @@ def test_rows_of_all_hosts_and_one_that_fails_stops_nobody(
     with Fleet([*hosts, absent]) as fleet:
         assert list(fleet.labs) == hosts and list(fleet.failed) == [absent]
         assert f"{absent} is left out" in capsys.readouterr().out
-        progs = fleet.load(SOURCE)
-        progs.each(lambda prog: prog.attach_uprobe(name=target, sym="work", fn_name="on_work"))
+        progs = counting(fleet, target)
         done = fleet.run([target, "7"])  # both agents see both runs: it is one machine
         rows = progs.collect("calls", seconds=120, rows=28)
         assert rows.groupby(["host", "pid"]).size().to_dict() == {
@@ -78,8 +86,7 @@ def test_of_many_rows_each_host_gives_its_share_and_none_is_lost(
     hosts: list[str], target: str
 ) -> None:
     with Fleet(hosts) as fleet:
-        progs = fleet.load(SOURCE)
-        progs.each(lambda prog: prog.attach_uprobe(name=target, sym="work", fn_name="on_work"))
+        progs = counting(fleet, target)
         fleet.labs[hosts[0]].run([target, "29"])  # which both agents see
         progs.programs[hosts[0]]["calls"].collect(rows=27)
         first = progs.collect("calls", rows=5)
@@ -99,8 +106,7 @@ def test_when_every_host_is_lost_nothing_is_waited_for(
     hosts: list[str], target: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with Fleet(hosts) as fleet:
-        progs = fleet.load(SOURCE)
-        progs.each(lambda prog: prog.attach_uprobe(name=target, sym="work", fn_name="on_work"))
+        progs = counting(fleet, target)
         fleet.labs[hosts[0]].run([target, "3"])
         progs.each(lambda prog: len(prog["calls"].frame()))  # has sent what it had
         for lab in list(fleet.labs.values()):
@@ -115,8 +121,7 @@ def test_a_host_that_is_lost_is_left_out_though_there_are_rows_enough(
     hosts: list[str], target: str
 ) -> None:
     with Fleet(hosts) as fleet:
-        progs = fleet.load(SOURCE)
-        progs.each(lambda prog: prog.attach_uprobe(name=target, sym="work", fn_name="on_work"))
+        progs = counting(fleet, target)
         fleet.labs[hosts[0]].run([target, "3"])
         progs.each(lambda prog: len(prog["calls"].frame()))
         gone = fleet.labs[hosts[1]]
@@ -139,8 +144,7 @@ def test_an_interrupt_kills_the_commands_and_waits_for_none(
             fleet.run(command)
         interrupt.join()
         pids = [int(line) for line in begun.read_text().split()]
-        while any(map(is_alive, pids)):
-            time.sleep(0.05)
+        assert not wait_for_end(pids)
         assert len(pids) == 2 and not ended.exists() and not fleet.failed
         assert {run.returncode for run in fleet.run(["true"]).values()} == {0}
 
@@ -150,14 +154,6 @@ def interrupt_when(path: Path, lines: int) -> None:
     while not path.exists() or path.read_text().count("\n") < lines:
         time.sleep(0.05)
     signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
-
-
-def is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
 
 
 def test_a_mistake_is_no_failure_of_machines(hosts: list[str]) -> None:
