@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from concurrent.futures import Future
 from contextlib import contextmanager
-from typing import Any
 
 import pytest
+from interrupts import Wait
 
 from ebpflab import Lab, Program, btf, connection
 from ebpflab.errors import AttachError, ProgramError
@@ -25,18 +24,6 @@ int on_work(void *ctx) {
   return 0;
 }
 """
-
-
-class Wait(Future[Any]):
-    """For the answer to a request that has been sent; the first who waits is interrupted."""
-
-    waited = False
-
-    def result(self, timeout: float | None = None) -> Any:
-        if not self.waited:
-            self.waited = True
-            raise KeyboardInterrupt
-        return super().result(timeout)
 
 
 @contextmanager

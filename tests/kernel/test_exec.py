@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from concurrent.futures import Future
-from typing import Any, NoReturn
-
 import pytest
 from attached import probes
+from interrupts import Wait
 
 from ebpflab import Lab, connection
 from ebpflab.errors import ProgramError
@@ -122,20 +120,13 @@ def test_trace_pipe_has_one_reader_who_is_named_and_lets_go(lab: Lab) -> None:
         assert list(prog.messages.collect()["message"]) == ["said"]
 
 
-class InterruptedWait(Future[Any]):
-    """For the answer to a request that has been sent."""
-
-    def result(self, timeout: float | None = None) -> NoReturn:
-        raise KeyboardInterrupt
-
-
 def test_an_interrupted_load_leaves_nothing_attached(
     lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = "int kprobe__do_nanosleep(struct pt_regs *ctx) { return 0; } // interrupted"
     before = probes(lab)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(connection, "Future", InterruptedWait)
+        patch.setattr(connection, "Future", Wait)
         lab.load(source)
     assert probes(lab) == before
     with lab.load(source) as prog:

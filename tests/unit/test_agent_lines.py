@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+from agent_modules import agent_module
 
-AGENT = str(Path(__file__).parents[2] / "ebpflab" / "agent")
 LINES = b"".join(b"%d\n" % number for number in range(500_009))  # 3.4 MB
 
 
 @pytest.fixture(scope="module")
 def streams() -> Iterator[ModuleType]:
-    """The agent's module, whose neighbours it imports by their plain names."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "path", [AGENT, *sys.path])
-        import streams
-
-        yield streams
+    with agent_module("streams") as module:
+        yield module
 
 
 class Sent:

@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
 import pytest
-
-AGENT = str(Path(__file__).parents[2] / "ebpflab" / "agent")
+from agent_modules import agent_module
 
 
 @pytest.fixture(scope="module")
-def headers() -> ModuleType:
-    """The agent's module, whose neighbours it imports by their plain names."""
-    sys.path.insert(0, AGENT)
-    try:
-        import headers
-    finally:
-        sys.path.remove(AGENT)
-    return headers
+def headers() -> Iterator[ModuleType]:
+    with agent_module("headers") as module:
+        yield module
 
 
 def test_the_release_is_what_uname_says(headers: ModuleType, tmp_path: Path) -> None:

@@ -3,26 +3,21 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+from agent_modules import agent_module
 
-AGENT = str(Path(__file__).parents[2] / "ebpflab" / "agent")
 KCONFIG, ASM = "include/linux/kconfig.h", "arch/x86/include/asm/ptrace.h"
 RELEASE_FILE = "include/generated/utsrelease.h"
 
 
 @pytest.fixture(scope="module")
 def headers() -> Iterator[ModuleType]:
-    """The agent's module, whose neighbours it imports by their plain names."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "path", [AGENT, *sys.path])
-        import headers
-
-        yield headers
+    with agent_module("headers") as module:
+        yield module
 
 
 class Machine:

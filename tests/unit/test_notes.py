@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 import struct
-import sys
+from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
+from agent_modules import agent_module
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-AGENT = str(Path(__file__).parents[2] / "ebpflab" / "agent")
-
 
 @pytest.fixture(scope="module")
-def notes() -> object:
-    """The agent's module, whose neighbours it imports by their plain names."""
-    sys.path.insert(0, AGENT)
-    try:
-        import notes
-    finally:
-        sys.path.remove(AGENT)
-    return notes
+def notes() -> Iterator[ModuleType]:
+    with agent_module("notes") as module:
+        yield module
 
 
 def note(order: str, word: str, texts: bytes, *addresses: int) -> bytes:

@@ -6,16 +6,14 @@ import os
 import pwd
 import queue
 import signal
-import sys
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
+from agent_modules import agent_module
 
-AGENT = str(Path(__file__).parents[2] / "ebpflab" / "agent")
 FOR_EVER_SECONDS = 60  # so long does nothing here take, however slow the machine is
 
 Result = tuple[dict[str, Any], bytes]
@@ -24,12 +22,8 @@ Run = Callable[..., Result]
 
 @pytest.fixture(scope="module")
 def workloads() -> Iterator[ModuleType]:
-    """The agent's module, whose neighbours it imports by their plain names."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "path", [AGENT, *sys.path])
-        import workloads
-
-        yield workloads
+    with agent_module("workloads") as module:
+        yield module
 
 
 @pytest.fixture
