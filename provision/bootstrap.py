@@ -19,6 +19,7 @@ import sys
 
 # The headers that most programs of the chapters start with, so that the compiler's own pages,
 # and theirs, are in memory when the first program is compiled.
+PRECOMPILED = "/opt/ebpflab/precompiled.py"
 WARM_UP = r"""
 #include <uapi/linux/ptrace.h>
 #include <linux/sched.h>
@@ -40,12 +41,24 @@ def warm_up():
     """Import bcc, compile and load a program, and let go of it again."""
     from bcc import BPF
 
-    try:
-        program = BPF(text=WARM_UP)
-    except Exception:  # a BCC older than the kernel; the agent says so, program by program
-        return
-    program.load_func("warm_up", BPF.KPROBE)
-    program.cleanup()
+    for flags in ([], precompiled_flags()):
+        try:
+            program = BPF(text=WARM_UP, cflags=flags)
+        except Exception:  # a BCC older than the kernel; the agent says so, program by program
+            return
+        program.load_func("warm_up", BPF.KPROBE)
+        program.cleanup()
+
+
+def precompiled_flags():
+    """What the agent would give clang, too, for the program above; all such files are read."""
+    precompiled = runpy.run_path(PRECOMPILED)
+    folder = precompiled["FOLDER"]
+    for name in os.listdir(folder) if os.path.isdir(folder) else ():
+        if os.path.isfile(os.path.join(folder, name)):
+            with open(os.path.join(folder, name), "rb") as file:
+                file.read()
+    return precompiled["Precompiled"]().choose(WARM_UP, []).flags
 
 
 def read_exactly(fd, size):

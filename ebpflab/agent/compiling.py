@@ -2,23 +2,25 @@
 
 import os
 from contextlib import contextmanager
-from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 import bcc
 import bccfix  # noqa: F401  it puts BCC right
 import guarded
 import maps
+import precompiled
 from faults import Fault, printed
 from instrument import Instrumented
 
 # A call to a function that does not exist is only a warning in C, and an obscure error later.
 _CFLAGS = [
-    "-Werror=implicit-function-declaration",
+    *precompiled.WARNINGS,
     f"-DEBPFLAB_CPUS={maps.possible_cpus()}",  # for EBPFLAB_RINGS
 ]
 _GAVE_UP = "LLVM gave up on the program"
 _MOST_GIVEN_UP = 8  # each costs a thread, and some 45 MB, until the agent ends
 _compiler = guarded.Guard()
+_precompiled = precompiled.Precompiled()
 # What clang printed of those, by their code, since a cell is run again.
 _given_up: Dict[Tuple[str, ...], str] = {}
 os.environ.setdefault("BCC_PROBE_LIMIT", "1000000")  # we count nothing of ours against it
@@ -47,23 +49,38 @@ def bcc_call(function: Callable[[], Any]) -> Tuple[Any, Optional[str], str]:
             return None, str(error), printed.since(mark)
 
 
+class Compiled(NamedTuple):
+    """What came of a compilation."""
+
+    bpf: Any
+    complaint: Optional[str]
+    log: str
+    choice: precompiled.Choice
+
+
 def compiled(
     code: Instrumented, cflags: Sequence[str], readers: str, tree: Optional[str]
-) -> Tuple[Any, Optional[str], str]:
+) -> Compiled:
     """BCC's object, or its complaint; and what clang printed. ``tree`` of headers is in use."""
     tried = (code.text, *code.cflags, *cflags, readers, str(tree))
     if tried in _given_up:
-        return None, _GAVE_UP, _given_up[tried]
+        return Compiled(None, _GAVE_UP, _given_up[tried], precompiled.without("not compiled"))
     if len(_given_up) >= _MOST_GIVEN_UP:
         raise _too_many()
-    with _in_memory(readers) as include:
+    choice = _precompiled.choose(readers + code.text, cflags)
+    with _in_memory(readers) as include, _precompiled.paused():
         flags = [*_CFLAGS, *code.cflags, *include, *cflags]
-        bpf, complaint, log = bcc_call(
-            lambda: _compiler.call(lambda: _Compiled(text=code.text.encode(), cflags=flags))
-        )
-    if complaint == _GAVE_UP:
-        _given_up[tried] = log
-    return bpf, complaint, log
+        made = _by_bcc(code.text, [*flags, *choice.flags])
+        if made[1] not in (None, _GAVE_UP) and _precompiled.refused(choice, made[2]):
+            choice = precompiled.without("clang refused it")
+            made = _by_bcc(code.text, flags)
+    if made[1] == _GAVE_UP:
+        _given_up[tried] = made[2]
+    return Compiled(*made, choice)
+
+
+def _by_bcc(text: str, flags: List[str]) -> Tuple[Any, Optional[str], str]:
+    return bcc_call(lambda: _compiler.call(lambda: _Compiled(text=text.encode(), cflags=flags)))
 
 
 def _too_many() -> Fault:

@@ -9,6 +9,7 @@ import atexit
 import ctypes as ct
 import os
 import re
+import time
 from functools import partial
 from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
@@ -88,7 +89,9 @@ class Program:
 
     def _compile(self, code: Instrumented, cflags: List[str], readers: str) -> Optional[str]:
         """Let BCC compile; what it complains of, or None."""
-        self.bpf, complaint, self.log = compiled(code, cflags, readers, self.key[3])
+        began = time.monotonic()
+        self.bpf, complaint, self.log, self._choice = compiled(code, cflags, readers, self.key[3])
+        self._compile_seconds = time.monotonic() - began
         return complaint
 
     def attach_by_name(self) -> None:
@@ -183,6 +186,7 @@ class Program:
             "maps": described,
             "attached": [attachment.describe() for attachment in self.attachments.values()],
             "log": self.log,
+            "compilation": {"seconds": self._compile_seconds, **self._choice.describe()},
         }
 
     def put_program(self, name: str, key: bytes, function: str) -> None:

@@ -45,6 +45,7 @@ _PHASES = {
     "I: installing essential packages": "installing the base system",
     "I: installing remaining packages": "installing the kernel, BCC, LLVM, gcc and Go",
     "ebpflab: building": "building the labs",
+    "precompiled:": "precompiling the kernel's headers",
     "I: cleaning package lists": "tidying up",
 }
 

@@ -20,8 +20,16 @@ DEFAULT_SUITE = "trixie"
 BACKPORTS = "-backports"
 """A suite that ends so is the one before it with the kernel, and no more, of its backports."""
 
-GUEST_FILES = ("packages.txt", "customize.sh", "bootstrap.py", "ebpflab-agent.service")
+GUEST_FILES = (
+    "packages.txt",
+    "customize.sh",
+    "bootstrap.py",
+    "ebpflab-agent.service",
+    "prefixes.txt",
+)
 """What of ``provision/`` ends up in a guest; the rest of that directory is for hosts."""
+AGENT_FILES = ("precompiled.py",)
+"""What of the agent does: the rest of it is sent at each start."""
 
 DISK_SIZE = "6G"
 MMDEBSTRAP_OPTIONS = (
@@ -96,6 +104,8 @@ def _sources() -> Iterator[tuple[str, Path]]:
     provision = directory("provision")
     for name in GUEST_FILES:
         yield f"provision/{name}", provision / name
+    for name in AGENT_FILES:
+        yield f"provision/{name}", Path(__file__).resolve().parent.parent / "agent" / name
     labs = directory("labs")
     for path in sorted(labs.rglob("*")):
         if path.is_file() and not _is_product(path) and _is_traced(path.relative_to(labs).parts):
