@@ -76,6 +76,7 @@ class Lab(Closing):
         self._hello = hello
         self._idents = itertools.count(1)
         self._programs: weakref.WeakSet[Program] = weakref.WeakSet()
+        self._compile_seconds = 0.0  # of the last program that was compiled
         self.recording: dict[str, Any] | None = hello.get("recording")
         """Where nothing is traced: chapter, date and target of the recording that is played."""
         if why:
@@ -129,7 +130,8 @@ class Lab(Closing):
         ident = next(self._idents)
         try:
             with Progress("Compiling the program") as progress:
-                progress("clang")
+                known = self._compile_seconds
+                progress(f"clang, {known:.0f} s the last time" if known else "clang")
                 loaded = self._connection.request(
                     "load",
                     c_source=text,
@@ -140,6 +142,8 @@ class Lab(Closing):
                     usdt_contexts=contexts,
                 )
             program = Program(self, self._connection, ident, text, loaded, contexts)
+            if program.compiled:
+                self._compile_seconds = loaded.get("compilation", {}).get("seconds", 0.0)
         except BaseException:  # interrupted, it is loaded all the same, in a moment
             self._connection.tell("close", program=ident)
             raise

@@ -58,6 +58,7 @@ class Program(Closing):
         """What clang printed while it compiled the program."""
         self.compiled: bool = loaded["compiled"]
         """False when the same text was compiled earlier in this lab."""
+        self._compilation: dict[str, Any] = loaded.get("compilation", {})  # not in old tapes
         self._connection, self._ident = connection, ident
         self._usdt_contexts = usdt_contexts
         self._attachments = Attachments(connection, ident, source)
@@ -317,6 +318,8 @@ class Program(Closing):
         ``attrs["streams"]`` tells of each ring and perf buffer since the program was loaded:
         events that have arrived, lost, share_lost (of all that were sent, 0 to 1), and
         drain_ns_per_event, what of the agent's time on a CPU it took to pass one on.
+        ``attrs["compilation"]`` has the seconds that BCC took, the includes that were precompiled
+        (None without any), and the reason where some were not.
         Source: ``struct bpf_prog_info``, while BPF_ENABLE_STATS is held.
 
         >>> prog.stats()                                              # doctest: +SKIP
@@ -332,7 +335,7 @@ class Program(Closing):
             for each in self._streams
             if isinstance(each, Stream)
         }
-        attrs = {**self.lab.attrs, "streams": streams}
+        attrs = {**self.lab.attrs, "streams": streams, "compilation": self._compilation}
         return frames.run_stats(self._attachments.of_functions, stats["functions"], attrs)
 
     # -- ending ------------------------------------------------------------------------------

@@ -58,7 +58,11 @@ def precompiled_flags():
         if os.path.isfile(os.path.join(folder, name)):
             with open(os.path.join(folder, name), "rb") as file:
                 file.read()
-    return precompiled["Precompiled"]().choose(WARM_UP, []).flags
+    compiler = precompiled["Compiler"].find()
+    if compiler is None:
+        return []
+    store = precompiled["Store"](compiler, precompiled["Kernel"].running())
+    return ["-include-pch", store.use(precompiled["prefix_of"](WARM_UP))]
 
 
 def read_exactly(fd, size):

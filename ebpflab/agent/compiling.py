@@ -6,21 +6,22 @@ from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Se
 
 import bcc
 import bccfix  # noqa: F401  it puts BCC right
+import choices
 import guarded
 import maps
-import precompiled
 from faults import Fault, printed
 from instrument import Instrumented
+from precompiled import WARNINGS
 
 # A call to a function that does not exist is only a warning in C, and an obscure error later.
 _CFLAGS = [
-    *precompiled.WARNINGS,
+    *WARNINGS,
     f"-DEBPFLAB_CPUS={maps.possible_cpus()}",  # for EBPFLAB_RINGS
 ]
 _GAVE_UP = "LLVM gave up on the program"
 _MOST_GIVEN_UP = 8  # each costs a thread, and some 45 MB, until the agent ends
 _compiler = guarded.Guard()
-_precompiled = precompiled.Precompiled()
+_precompiled = choices.Precompiled()
 # What clang printed of those, by their code, since a cell is run again.
 _given_up: Dict[Tuple[str, ...], str] = {}
 os.environ.setdefault("BCC_PROBE_LIMIT", "1000000")  # we count nothing of ours against it
@@ -55,7 +56,7 @@ class Compiled(NamedTuple):
     bpf: Any
     complaint: Optional[str]
     log: str
-    choice: precompiled.Choice
+    choice: choices.Choice
 
 
 def compiled(
@@ -64,19 +65,20 @@ def compiled(
     """BCC's object, or its complaint; and what clang printed. ``tree`` of headers is in use."""
     tried = (code.text, *code.cflags, *cflags, readers, str(tree))
     if tried in _given_up:
-        return Compiled(None, _GAVE_UP, _given_up[tried], precompiled.without("not compiled"))
+        return Compiled(None, _GAVE_UP, _given_up[tried], choices.without("not compiled"))
     if len(_given_up) >= _MOST_GIVEN_UP:
         raise _too_many()
     choice = _precompiled.choose(readers + code.text, cflags)
     with _in_memory(readers) as include, _precompiled.paused():
         flags = [*_CFLAGS, *code.cflags, *include, *cflags]
         made = _by_bcc(code.text, [*flags, *choice.flags])
-        if made[1] not in (None, _GAVE_UP) and _precompiled.refused(choice, made[2]):
-            choice = precompiled.without("clang refused it")
+        if made[1] not in (None, _GAVE_UP) and _precompiled.once_more(choice, made[2]):
+            choice = choices.without("it did not compile with them")
             made = _by_bcc(code.text, flags)
-    if made[1] == _GAVE_UP:
-        _given_up[tried] = made[2]
-    return Compiled(*made, choice)
+    bpf, complaint, log = made
+    if complaint == _GAVE_UP:
+        _given_up[tried] = log
+    return Compiled(bpf, complaint, choice.of_headers(log), choice)
 
 
 def _by_bcc(text: str, flags: List[str]) -> Tuple[Any, Optional[str], str]:

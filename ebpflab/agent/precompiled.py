@@ -8,10 +8,8 @@ clang can write what it has parsed to a file and start from it, given ``-include
 the ``#define`` lines between them. Its file holds all that clang has seen up to there, from BCC's
 own headers on, which exist in libbcc alone and are copied from it. So what follows is parsed in
 the very state in which it would be: a header that is not included stays missing. The prefix stays
-in the program, where the guards of its headers leave nothing of it.
-
-*What does not fit* is compiled without: a prefix that clang warns about (the warnings would be
-seen once only), flags other than ``-D``, a macro that a header asks for. `Choice.reason` tells.
+in the program, where the guards of its headers leave nothing of it. A prefix that clang warns
+about has no file: its warnings would be seen once only.
 
 *Making* takes the clang of libbcc's own LLVM, in the background and for idle processors only,
 after a prefix was first met. The guest's image brings the prefixes of the chapters: there, this
@@ -22,7 +20,6 @@ import glob
 import hashlib
 import json
 import os
-import queue
 import re
 import signal
 import stat
@@ -31,7 +28,7 @@ import sys
 import tempfile
 import threading
 from contextlib import contextmanager
-from typing import Any, Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Set, Tuple
+from typing import Any, Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 FOLDER = "/var/cache/ebpflab/precompiled"
 # What the agent's own flags say that clang wants to be told when a file is made, too.
@@ -48,9 +45,7 @@ _LINE = re.compile(
     re.MULTILINE | re.DOTALL,
 )
 _VARIABLES = ("BCC_KERNEL_SOURCE", "BCC_LINUX_VERSION_CODE", "BCC_KERNEL_MODULES_SUFFIX", "ARCH")
-_MACRO = re.compile(r"-D([A-Za-z]\w*)(\(.*?\))?(=.*)?", re.DOTALL)
 _NAME = re.compile(rb"[A-Za-z_]\w*")
-_REFUSED = re.compile(r"precompiled header|PCH file|\bAST file", re.IGNORECASE)
 
 # BCC's own headers: where clang finds them, and a line that no other one has.
 _OWN_HEADERS = {
@@ -89,21 +84,6 @@ def prefix_of(text: str) -> Prefix:
 
 def _is_include(line: str) -> bool:
     return line[1:].lstrip().startswith("include")
-
-
-class Choice(NamedTuple):
-    """What a program is compiled with: clang's flags, and the prefix or why there is none."""
-
-    flags: List[str]
-    prefix: Optional[Prefix]
-    reason: Optional[str]
-
-    def describe(self) -> Dict[str, Any]:
-        return {"includes": self.prefix and list(self.prefix), "reason": self.reason}
-
-
-def without(reason: str) -> Choice:
-    return Choice([], None, reason)
 
 
 class Kernel(NamedTuple):
@@ -147,7 +127,9 @@ class Compiler(NamedTuple):
             paths = {line.split(None, 5)[5].strip() for line in maps if line.count("/") > 1}
         libbcc = [path for path in paths if re.search(r"/libbcc\.so[.\d]*$", path)]
         versions = {
-            found.group(1) for found in (re.search(r"/libclang-cpp\.so\.(\d+)", p) for p in paths) if found
+            found.group(1)
+            for found in (re.search(r"/libclang-cpp\.so\.(\d+)", p) for p in paths)
+            if found
         }
         if len(libbcc) != 1 or len(versions) != 1:
             return None
@@ -212,7 +194,7 @@ class Store:
 
     def _flags(self, running: "Running") -> Tuple[str, List[str]]:
         """The folder in which BCC runs clang for this kernel, and with which flags."""
-        kept = os.path.join(self.folder, f"{self._base}.flags")
+        kept = self._kept_flags()
         try:
             with open(kept) as file:
                 tree, flags = json.load(file)
@@ -235,6 +217,14 @@ class Store:
             os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
             _write(path, b'#line 1 "/virtual/%s"\n%s' % (name.encode(), text))
         return folder
+
+    def tree(self) -> str:
+        """The folder in which BCC runs clang."""
+        with open(self._kept_flags()) as file:
+            return str(json.load(file)[0])
+
+    def _kept_flags(self) -> str:
+        return os.path.join(self.folder, f"{self._base}.flags")
 
     def use(self, prefix: Prefix) -> str:
         """The path of a prefix's file, which is now the one that was used last."""
@@ -358,96 +348,6 @@ class Running:
             self._pauses += pauses
             if self._process is not None:
                 self._process.send_signal(signal.SIGSTOP if self._pauses else signal.SIGCONT)
-
-
-class Precompiled:
-    """What a session's programs are compiled with."""
-
-    def __init__(self, folder: str = FOLDER) -> None:
-        self._folder = folder
-        self._compiler: "Optional[Compiler]" = None
-        self._looked = False
-        self._unfit: Dict[str, str] = {}  # paths of files that cannot be made or used, and why
-        self._wanted: "queue.SimpleQueue[Tuple[Store, Prefix]]" = queue.SimpleQueue()
-        self._running = Running(idle=True)
-        self._maker: Optional[threading.Thread] = None
-
-    def choose(self, text: str, cflags: Sequence[str]) -> Choice:
-        """What to compile ``text`` with, now. What is missing is made for the next time."""
-        if not self._looked:
-            self._looked, self._compiler = True, Compiler.find()
-        if self._compiler is None:
-            return without("the clang of libbcc's LLVM is not installed, or libbcc has its own")
-        macros = [_MACRO.fullmatch(flag) for flag in cflags]
-        for flag, macro in zip(cflags, macros):
-            if macro is None:
-                return without(f"of clang's flags -D alone is supported, not {flag}")
-        store = Store(self._compiler, Kernel.running(), self._folder)
-        hidden = _hidden(store.kernel)
-        if hidden is not None:
-            return without(f"{hidden!r} in the current folder hides one of the kernel's headers")
-        prefix = prefix_of(text)
-        have = store.longest(prefix)
-        if have != prefix:
-            self._want(store, prefix)
-        if have is None:
-            return without(self._unfit.get(store.path(prefix), "none was made yet"))
-        for macro in macros:
-            if macro is not None and store.asks_for(macro.group(1), have):
-                return without(f"a header asks for the macro {macro.group(1)}")
-        return Choice(["-include-pch", store.use(have)], have, self._unfit.get(store.path(prefix)))
-
-    def refused(self, choice: Choice, log: str) -> bool:
-        """Whether clang refuses a file as such. It is not used again."""
-        if choice.prefix is None or _REFUSED.search(log) is None:
-            return False
-        assert self._compiler is not None
-        store = Store(self._compiler, Kernel.running(), self._folder)
-        self._unfit[store.path(choice.prefix)] = log[:2000]
-        store.forget(choice.prefix)
-        return True
-
-    def paused(self) -> Any:
-        """While a program is compiled, nothing is made."""
-        return self._running.paused()
-
-    def _want(self, store: Store, prefix: Prefix) -> None:
-        if store.path(prefix) in self._unfit:
-            return
-        self._unfit[store.path(prefix)] = "none was made yet"
-        self._wanted.put((store, prefix))
-        if self._maker is None:
-            self._maker = threading.Thread(target=self._make, name="precompile", daemon=True)
-            self._maker.start()
-
-    def _make(self) -> None:
-        while True:
-            store, prefix = self._wanted.get()
-            try:
-                problem = store.make(prefix, self._running)
-            except (OSError, ValueError) as error:
-                problem = str(error)
-            if problem is None:
-                del self._unfit[store.path(prefix)]
-            else:
-                self._unfit[store.path(prefix)] = problem
-
-
-def _hidden(kernel: Kernel) -> Optional[str]:
-    """What hides one of the headers: clang looks in the current folder first."""
-    for folder in kernel.include_folders():
-        for name in _listed(folder) & _listed("."):
-            path = os.path.join(folder, name)
-            if not os.path.isdir(path) or _listed(path) & _listed(name):
-                return name
-    return None
-
-
-def _listed(folder: str) -> Set[str]:
-    try:
-        return set(os.listdir(folder))
-    except OSError:
-        return set()
 
 
 def main(release: str, folder: str, texts: Iterable[str]) -> None:

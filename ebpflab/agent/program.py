@@ -89,7 +89,7 @@ class Program:
 
     def _compile(self, code: Instrumented, cflags: List[str], readers: str) -> Optional[str]:
         """Let BCC compile; what it complains of, or None."""
-        began = time.monotonic()
+        began = time.monotonic()  # of the last compilation, where the first had to be repeated
         self.bpf, complaint, self.log, self._choice = compiled(code, cflags, readers, self.key[3])
         self._compile_seconds = time.monotonic() - began
         return complaint

@@ -55,8 +55,12 @@ FOR_HUB = [
     Package("npm", "installs it"),
 ]
 
+CLANG = Package("clang", "precompiles the kernel's headers; of the same LLVM as BCC's")
+
 FOR_TESTS = [
     *FOR_GRADING,
+    CLANG,
+    Package("bpfcc-tools", "BCC's own programs, which tests compile"),
     Package("gcc", "compiles the programs that tests trace"),
     Package("libc6-dev", "its headers"),
     Package("systemtap-sdt-dev", "sys/sdt.h, for programs with USDT probes"),
@@ -66,6 +70,7 @@ FOR_TESTS = [
 ]
 
 FOR_BENCH = [
+    CLANG,
     Package("gcc", "compiles the program that is traced"),
     Package("libc6-dev", "its headers"),
     Package("bpftrace", "is what ebpflab is compared with"),
