@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 
 from ebpflab.vm import cache, recipe
@@ -31,6 +31,7 @@ ADDRESS_SPACE_BYTES = 4 << 30
 PROCESSES = 200
 
 _HIDDEN = ("/home", "/root", "/run", "/mnt", "/media", "/srv", "/var/cache", "/var/tmp")
+_IN_MEMORY = ("/tmp", "/dev/shm")  # what lies there outside is hidden, too
 # What students of a server may not see either: hub/server/jupyterhub_config.py. Git has it all.
 HIDDEN_HERE = ("course", "hub", "labs/course/source", "tests", ".git")
 _EVERYBODYS_IMAGES = cache.EVERYBODYS
@@ -56,10 +57,12 @@ def sandbox(runtime: Path) -> list[str]:
         *("--size", str(TMP_BYTES), "--tmpfs", "/dev/shm", "--remount-ro", "/dev"),
         *_hidden(_HIDDEN),
         *("--size", str(TMP_BYTES), "--perms", "1777", "--tmpfs", "/tmp"),
-        *_shown({sys.base_prefix: sys.base_prefix, sys.prefix: sys.prefix}),
-        *_shown({str(REPOSITORY): str(REPOSITORY)}),
+        *_shown(Path(sys.base_prefix)),
+        *_shown(Path(sys.prefix)),
+        *_shown(REPOSITORY),
         *_hidden(str(REPOSITORY / name) for name in HIDDEN_HERE),
-        *_shown({str(image): str(_EVERYBODYS_IMAGES / image.name)}),
+        *_shown(image, _EVERYBODYS_IMAGES / image.name),
+        *_parents(runtime),
         *("--bind", str(runtime), str(runtime), "--chdir", "/tmp"),
         *("--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts", "--clearenv"),
         *("--setenv", "PATH", path, "--setenv", "LANG", "C.UTF-8"),
@@ -91,16 +94,22 @@ def _image() -> Path:
     return cache.image_directory(recipe.current().hash)
 
 
-def _shown(places: Mapping[str, str]) -> list[str]:
-    """What may be read although it lies in what is hidden: source to place. The folders above it
-    are made anew, which bubblewrap does for its caller alone unless told otherwise."""
-    options = []
-    for source, place in places.items():
-        for parent in reversed(Path(place).parents):
-            if any(parent.is_relative_to(hidden) for hidden in _HIDDEN):
-                options += ["--perms", "0755", "--dir", str(parent)]
-        options += ["--ro-bind", source, place]
-    return options
+def _shown(source: Path, place: Path | None = None) -> list[str]:
+    """Options that show ``source``, read-only, where a hidden folder may cover it."""
+    place = place or source
+    return [*_parents(place), "--ro-bind", str(source), str(place)]
+
+
+def _parents(place: Path) -> list[str]:
+    """Options that make the folders above ``place`` anew where they are hidden.
+
+    Left to --bind, bubblewrap makes them with mode 0700, as root where root grades, and the
+    graded user could not enter them. --dir leaves a folder that exists as it is.
+    """
+    above = reversed(place.parents)
+    covers = (*_HIDDEN, *_IN_MEMORY)
+    made = [path for path in above if any(path.is_relative_to(cover) for cover in covers)]
+    return [word for path in made for word in ("--perms", "0755", "--dir", str(path))]
 
 
 def _hidden(paths: Iterable[str]) -> list[str]:

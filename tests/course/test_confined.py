@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -56,17 +57,42 @@ def test_it_sees_no_solution_no_gradebook_and_no_hidden_test(
         assert seen == [str(repository / "labs/course/startup.py")]
 
 
+@pytest.mark.parametrize("top", ["/tmp", "/dev/shm", "/var/tmp"])
+def test_clone_in_deep_folder_can_be_read_where_the_sandbox_hides_the_folders_above(
+    runtime: Path, monkeypatch: pytest.MonkeyPatch, top: str
+) -> None:
+    with tempfile.TemporaryDirectory(prefix="a b ", dir=top) as folder:
+        repository = Path(folder) / "c d" / "ebpflab"
+        repository.mkdir(parents=True)
+        (repository / "README.md").write_text("here\n")
+        (repository.parent / "of-others").touch()
+        repository.chmod(0o755)  # whatever our umask
+        monkeypatch.setattr(confined, "REPOSITORY", repository)
+        read = f"cd {shlex.quote(str(repository))} && cat README.md && ls .. && stat -c %a .. ../.."
+        assert inside(runtime, read).split() == ["here", "ebpflab", "755", "755"]
+
+
+def test_folder_for_sockets_may_be_deep() -> None:
+    with tempfile.TemporaryDirectory(prefix="a b ", dir="/tmp") as folder:
+        runtime = Path(folder) / "c d"
+        runtime.mkdir()
+        if os.getuid() == 0:
+            os.chown(runtime, confined.GRADED_USER, confined.GRADED_USER)
+        inside(runtime, f"touch {shlex.quote(str(runtime / 'socket'))}")
+        assert (runtime / "socket").exists()
+
+
 def test_it_sees_nobodys_home(runtime: Path) -> None:
     # Where this repository or this Python lie in somebody's home, so much of it is there.
     shown = {REPOSITORY, Path(sys.prefix), Path(sys.base_prefix)}
-    left_out = " ".join(f"-path {path} -prune -o" for path in shown)
+    left_out = " ".join(f"-path {shlex.quote(str(path))} -prune -o" for path in shown)
     seen = inside(runtime, f"find /home /srv /run -mindepth 1 {left_out} -print")
-    assert set(map(Path, seen.split())) <= {above for path in shown for above in path.parents}
+    assert set(map(Path, seen.splitlines())) <= {above for path in shown for above in path.parents}
 
 
 def test_it_writes_nowhere_but_in_a_small_tmp(runtime: Path) -> None:
     for place in (REPOSITORY, Path("/"), Path("/etc"), Path("/dev"), Path(sys.prefix)):
-        assert "cannot" in inside(runtime, f"echo x > {place}/x")
+        assert "cannot" in inside(runtime, f"echo x > {shlex.quote(str(place / 'x'))}")
     for place in ("/tmp", "/dev/shm"):
         size = inside(runtime, f"df --block-size=1 --output=size {place} | tail -n 1")
         assert int(size) == confined.TMP_BYTES
@@ -94,7 +120,8 @@ def test_nothing_that_it_starts_outlives_it(runtime: Path) -> None:
 
 def test_its_python_is_ours_and_finds_the_image(runtime: Path) -> None:
     code = "from ebpflab import vm; print(vm.unavailable(), vm.ready())"
-    assert inside(runtime, f'{sys.executable} -c "{code}"').split() == ["None", "True"]
+    python = shlex.quote(sys.executable)
+    assert inside(runtime, f'{python} -c "{code}"').split() == ["None", "True"]
 
 
 def test_what_it_prints_is_stdout_and_has_a_limit(
