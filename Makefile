@@ -3,6 +3,7 @@
 PYTHON ?= python3
 SETUP := $(PYTHON) -B provision/host
 BIN := .venv/bin
+WORKERS ?= auto
 # For folders that Python runs as a whole: their modules import one another by bare names.
 MYPY_FOLDER := MYPYPATH=. ../../$(BIN)/mypy --config-file ../../pyproject.toml \
 	--explicit-package-bases --exclude __init__ --cache-dir ../../.mypy_cache
@@ -23,7 +24,7 @@ lab: ## set up, then open JupyterLab on the notebooks
 
 test: ## set up, then run every test
 	@$(SETUP) test
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n $(WORKERS) --durations=10
 
 test-vagrant: ## vagrant up for real, under emulation, and what works in it (40 minutes)
 	@$(SETUP) test-vagrant

@@ -1,14 +1,18 @@
-"""What every test shares: which tests this machine cannot run, and the pages that tests write."""
+"""What every test shares: which tests this machine cannot run, the pages that tests write, and
+the workers of a parallel run."""
 
 from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import parallel
 import pytest
 from hypothesis import settings
+from time_left import TimeLeft
 
 from ebpflab import vm
 
@@ -32,10 +36,26 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
-def pytest_configure() -> None:
+def pytest_configure(config: pytest.Config) -> None:
     """Ctrl-C interrupts, here and in all that tests start, as it does for a reader. A shell that
     starts the tests in the background has told them to ignore it."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    if config.option.numprocesses:
+        config.pluginmanager.register(TimeLeft(config))
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    return int(os.environ.get("PYTEST_XDIST_AUTO_NUM_WORKERS") or parallel.workers())
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> parallel.LongestFirst | None:
+    return parallel.LongestFirst(config, log) if config.option.dist == "load" else None
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)  # so that its time-out does not begin before its turn
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    with parallel.turn(item):
+        return (yield)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

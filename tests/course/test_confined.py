@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -113,8 +114,9 @@ def test_it_is_an_ordinary_user_with_limits(runtime: Path) -> None:
 
 
 def test_nothing_that_it_starts_outlives_it(runtime: Path) -> None:
-    assert inside(runtime, "sleep 86413 & echo started").split() == ["started"]
-    left = subprocess.run(["pgrep", "-fx", "sleep 86413"], capture_output=True, text=True)
+    sleep = f"sleep 86413.{os.getpid()}"  # other tests of this machine may be running this one
+    assert inside(runtime, f"{sleep} & echo started").split() == ["started"]
+    left = subprocess.run(["pgrep", "-fx", re.escape(sleep)], capture_output=True, text=True)
     assert left.stdout == ""
 
 

@@ -16,9 +16,11 @@ import pytest
 from submissions import EMPTY, HOSTILE, REFERENCE, SOURCE, WRONG, hand_in
 
 pytestmark = [pytest.mark.vm, pytest.mark.timeout(2400)]
-grading = pytest.mark.skipif(
-    "EBPFLAB_EVERY_SUBMISSION" not in os.environ,
-    reason="grading takes eight minutes: EBPFLAB_EVERY_SUBMISSION=1",
+# `graded` looks for any process of the sandboxes' user.
+grading = (
+    pytest.mark.alone
+    if "EBPFLAB_EVERY_SUBMISSION" in os.environ
+    else pytest.mark.skip(reason="grading takes eight minutes: EBPFLAB_EVERY_SUBMISSION=1")
 )
 
 ASSIGNMENTS = sorted(path.name for path in SOURCE.iterdir())
