@@ -63,9 +63,14 @@ def test_both_buffers_have_the_same_thirty_events(perf: Chapter) -> None:
 def test_what_is_lost_is_counted_exactly(perf: Chapter) -> None:
     told = perf.text("burst-run")
     numbers = {name: int(value) for name, value in re.findall(r"^(\w+) +(\d+)$", told, re.M)}
-    assert numbers == {"produced": 6900, "delivered": 56, "lost": 6844}
-    assert "delivered + lost: 6900" in told and "6,844 events were lost" in told
-    assert "from 0 to 55" in perf.text("burst-which")
+    assert numbers["produced"] == 6900 == numbers["delivered"] + numbers["lost"]
+    assert "delivered + lost: 6900" in told and f"{numbers['lost']:,} events were lost" in told
+    # The agent's threads stop one after the other, and one may empty the ring in between. An event
+    # is refused by a full ring alone, and the first 56 found it empty.
+    assert 56 <= numbers["delivered"] < 6900
+    first, last = map(int, re.findall(r"\d+", perf.text("burst-which")))
+    assert first == 0 and 55 <= last < 300
+    assert last == 55 or numbers["delivered"] > 56
     assert "delivered 6900 lost 0" in perf.text("cure-run")
 
 
@@ -81,8 +86,11 @@ def test_the_exercises_know_right_from_wrong(perf: Chapter) -> None:
     needed = ["lab", "burst-source", "exercise-1-answer", "exercise-1-check"]
     needed += ["exercise-2-answer", "exercise-2-check", "exercise-2-check-pids"]
     answers = {"exercise-1-answer": predict, "exercise-2-answer": SOLUTION}
-    solved = run("08-perf-events", answers, only=needed)
-    assert "right: " in solved.text("exercise-1-check")
+    solved = run("08-perf-events", answers, {"exercise-1-check": "records"}, needed)
+    # As above: more may arrive than fit into the ring, and then no prediction is right.
+    arrived, fit = len(solved.frame("exercise-1-check")), (4 * 4096 - 1) // 72
+    assert arrived >= fit
+    assert ("right: " in solved.text("exercise-1-check")) == (arrived == fit)
     assert "right: " in solved.text("exercise-2-check")
     assert "right: " in solved.text("exercise-2-check-pids")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from typing import Any
+from unittest.mock import MagicMock
 
 import ipywidgets as widgets
 import nbformat
@@ -40,6 +41,20 @@ def test_the_pid_of_each_end_was_filled_in(pids: Any, said: str) -> None:
     shell = check.Task(39, 0, "", {"n": 7})
     found = verdict("08-perf-events", "exercise-2-check-pids", ends=ends, shell=shell)
     assert said in repr(found)
+
+
+@pytest.mark.parametrize(
+    ("predicted", "said"),
+    [(227, "right: "), (226, "too few"), (228, "too many"), (None, "no answer yet")],
+)
+def test_prediction_of_what_a_stalled_ring_holds_is_right_to_the_record(
+    predicted: int | None, said: str
+) -> None:
+    lab = MagicMock()  # its reader stands still: 227 records of 72 bytes fit into four pages
+    prog = lab.load.return_value.__enter__.return_value
+    prog.__getitem__.return_value.collect.return_value = [None] * 227
+    names = {"lab": lab, "burst": "", "stalled": "", "pages": 4, "my_prediction": predicted}
+    assert said in repr(verdict("08-perf-events", "exercise-1-check", **names))
 
 
 def _nested(views: list[widgets.VBox]) -> widgets.Box:

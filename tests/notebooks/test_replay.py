@@ -61,6 +61,18 @@ def test_the_recorded_repair_is_faster(monkeypatch: pytest.MonkeyPatch) -> None:
     assert 2 * before < after
 
 
+def test_recorded_reader_stood_still_while_records_were_lost(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # Likewise: on a busy machine it may empty the ring once more, and more records arrive.
+    monkeypatch.setenv("EBPFLAB_TARGET", "replay:08-perf-events")
+    needed = ["lab", "burst-source", "burst-run", "burst-which"]
+    played = reader.run("08-perf-events", only=needed)
+    numbers = re.findall(r"^(?:produced|delivered|lost) +(\d+)$", played.text("burst-run"), re.M)
+    assert [int(number) for number in numbers] == [6900, 56, 6844]
+    assert "from 0 to 55" in played.text("burst-which")
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_it_holds_nothing_of_the_machine_that_made_it(name: str) -> None:
     text = repr(tape.load(_tape(name)))
