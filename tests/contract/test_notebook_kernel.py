@@ -40,6 +40,7 @@ programs = globals().get("programs", []) + [prog]
 # Before it waits, an interrupt would end the cell as it ends any other.
 COLLECT = r"""
 lab.run([target])
+prog["seen"].frame()  # an interrupt returns the rows that have arrived: let it arrive
 wait = prog["seen"]._wait
 prog["seen"]._wait = lambda *args: (print("waits", flush=True), wait(*args))
 df = prog["seen"].collect(seconds=600)
