@@ -11,7 +11,7 @@ NOTEBOOKS := $(wildcard notebooks/*.ipynb)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup lab test test-vagrant check vm box matrix book recordings bench prove
-.PHONY: hard course grade hub clean quick quick-tests lint
+.PHONY: hard course grade hub clean tools quick quick-tests lint
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' Makefile | expand -t 20
@@ -30,19 +30,20 @@ test-vagrant: ## vagrant up for real, under emulation, and what works in it (40 
 	@$(SETUP) test-vagrant
 	@$(BIN)/python -m pytest -s tests/vagrant/up_and_down.py
 
-quick: ## lint, types, unit tests and two chapters on replay, in a minute: for every save
+tools:
 	@$(SETUP) tools
+
+quick: ## lint, types, unit tests and two chapters on replay: for every save
 	@$(MAKE) --no-print-directory -j2 --output-sync lint quick-tests
 
-quick-tests:
+quick-tests: tools
 	@$(BIN)/python -m pytest -q tests/unit "tests/notebooks/test_replay.py" \
 		-k "not test_replay or (runs_from_top_to_bottom and (01 or 09))"
 
 check: lint ## style, types, notebooks without outputs, who imports whom
 	$(BIN)/python -m pytest -q tests/unit/test_layout.py
 
-lint:
-	@$(SETUP) tools
+lint: tools
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy

@@ -17,9 +17,9 @@ import runpy
 import struct
 import sys
 
+PRECOMPILED = "/opt/ebpflab/precompiled.py"
 # The headers that most programs of the chapters start with, so that the compiler's own pages,
 # and theirs, are in memory when the first program is compiled.
-PRECOMPILED = "/opt/ebpflab/precompiled.py"
 WARM_UP = r"""
 #include <uapi/linux/ptrace.h>
 #include <linux/sched.h>
@@ -62,7 +62,8 @@ def precompiled_flags():
     if compiler is None:
         return []
     store = precompiled["Store"](compiler, precompiled["Kernel"].running())
-    return ["-include-pch", store.use(precompiled["prefix_of"](WARM_UP))]
+    prefix = store.longest(precompiled["prefix_of"](WARM_UP))
+    return [] if prefix is None else ["-include-pch", store.use(prefix)]
 
 
 def read_exactly(fd, size):

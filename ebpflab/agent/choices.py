@@ -121,10 +121,7 @@ class Precompiled:
     def _make(self) -> None:
         while True:
             store, prefix = self._wanted.get()
-            try:
-                problem = store.make(prefix, self._running)
-            except (OSError, ValueError) as error:
-                problem = str(error)
+            problem = store.make(prefix, self._running)
             if problem is not None:
                 self._unfit[store.path(prefix)] = problem
 

@@ -169,8 +169,11 @@ class Store:
         state = os.stat(self.folder)
         if state.st_uid != os.geteuid() or state.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
             return f"{self.folder} can be written by others"
-        with tempfile.TemporaryDirectory(prefix=".making-", dir=self.folder) as making:
-            return self._make(prefix, making, running or Running())
+        try:
+            with tempfile.TemporaryDirectory(prefix=".making-", dir=self.folder) as making:
+                return self._make(prefix, making, running or Running())
+        except (OSError, ValueError) as error:
+            return str(error)
 
     def _make(self, prefix: Prefix, making: str, running: "Running") -> Optional[str]:
         source, made, needed = self.path(prefix, "h"), f"{making}/pch", f"{making}/needed"
@@ -354,7 +357,8 @@ def main(release: str, folder: str, texts: Iterable[str]) -> None:
     """Make the files of the prefixes of programs, for a kernel that need not run yet."""
     compiler = Compiler.find()
     if compiler is None:
-        sys.exit("precompiled: there is no clang of libbcc's LLVM")
+        print("precompiled: nothing, as there is no clang of libbcc's LLVM")
+        return
     modules = os.path.join("/lib/modules", os.uname().release)
     borrowed = not os.path.exists(modules)
     if borrowed:  # BCC looks there, whatever it is told

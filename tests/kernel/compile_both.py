@@ -90,10 +90,11 @@ def outcome(text, cflags, choice, tree):
     code = instrument(text)
     flags = [*compiling._CFLAGS, *code.cflags, *cflags, *choice.flags]
     bpf, complaint, log = compiling._by_bcc(code.text, flags)
-    if bpf is None:
-        return {"complaint": complaint, "again": compiling._precompiled.once_more(choice, log)}
+    again = bpf is None and compiling._precompiled.once_more(choice, log)
     # Each name that a macro makes of parts has a number among all of them.
     log = re.sub(r"<scratch space>:\d+", "<scratch space>", choice.of_headers(log))
+    if bpf is None:
+        return {"complaint": complaint, "log": log, "again": again}
     maps, described = {}, {}
     for index in range(bcc.lib.bpf_num_tables(bpf.module)):
         name = bcc.lib.bpf_table_name(bpf.module, index)
@@ -132,7 +133,7 @@ def compare(store, each):
         "lines": sum(len(plain[name]) for name in plain if name.startswith("lines ")),
         "differ": {
             name: [plain.get(name), quick.get(name)]
-            for name in names - {"again"}
+            for name in names - ({"again", "log"} if quick.get("again") else {"again"})
             if plain.get(name) != quick.get(name)
         },
     }

@@ -84,9 +84,21 @@ def test_bcc_tools_are_the_same(part: str, tmp_path: Path) -> None:
     assert any(len(each["includes"]) > 2 for each in compiled)
 
 
+@pytest.mark.local
+def test_errors_of_syntax_are_the_same_and_not_compiled_again(tmp_path: Path) -> None:
+    good = "#include <linux/sched.h>\nint f(void *ctx) { int x = (1); return x; }\n"
+    slips = {"int x = (1);": "int x = (1)", "(1)": "(1", "return x; }": "return x;", "= (": "= ) ("}
+    programs = [
+        {"name": old, "text": good.replace(old, new), "cflags": []} for old, new in slips.items()
+    ]
+    for each in compared(programs, tmp_path):
+        assert each["complaint"] and each["again"] is False, each
+        assert each["differ"] == {}, each
+
+
 @pytest.mark.vm
-def test_a_chapters_program_is_the_same_in_the_guest(lab: Lab) -> None:
-    """Another BCC, another LLVM: one program for each prefix that the image brings."""
+def test_image_brings_headers_that_clang_accepts_in_the_guest(lab: Lab) -> None:
+    """Another BCC, another LLVM: one program for each prefix in the image."""
     for prefix in ["", *PREFIXES.read_text().split("\n\n")]:
         text = f"{prefix}\nBPF_HASH(seen, u32, u64);\nint f(void *ctx) {{ return 0; }}"
         with lab.load(text) as prog:
