@@ -5,7 +5,7 @@
     workload.c       the traced program (with dd)
     programs.py      what is traced: the same C for ebpflab and BCC, and bpftrace's
     with_*.py        a contender each: a program that ends with a DataFrame
-    first_row.py, vm_start.py    how long until it begins
+    first_row.py, compile_time.py, vm_start.py    how long until it begins
     figures.py       runs -> medians and ratios
     report.py        those -> docs/benchmarks.md and its picture
 
@@ -24,10 +24,13 @@ import tempfile
 import time
 from pathlib import Path
 
+import compile_time
 import report
 import vm_start
 from figures import BPFTRACE, ITEMS, OURS, PERF, RING, FirstRow, Results
 from measure import HERE, Scenario, alone, measure
+
+from ebpflab import Lab
 
 ROUNDS = 3
 TRACEFS = Path("/sys/kernel/tracing")
@@ -83,6 +86,8 @@ def main() -> None:
             _flood(program, results)
         if not wanted or "first" in wanted:
             _first_rows(program, results)
+    if not wanted or "compile" in wanted:
+        _compilations(results)
     if not wanted or "vm" in wanted:
         _vm_starts(results)
     report.write(results, whole=not wanted)
@@ -124,6 +129,13 @@ def _first_rows(program: str, results: Results) -> None:
         ours, bcc = told["ebpflab"], told["bcc"]
         row = FirstRow(ours["first"], ours["again"], bcc["first"], bcc["compiled"])
         results.first_rows.append(row)
+
+
+def _compilations(results: Results) -> None:
+    print("From C to an attached probe:", flush=True)
+    for target in ("local", "vm"):
+        with _timed(f"  {target}"), Lab(target) as lab:
+            results.compilations += compile_time.measure(lab, target == "local", ROUNDS)
 
 
 def _vm_starts(results: Results) -> None:

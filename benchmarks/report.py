@@ -97,7 +97,7 @@ def _page(results: Results) -> str:
         parts.append(f"## {scenario.title}\n")
         rounds = results.rounds[name]
         parts.append(_table_rows(rounds) if scenario.table else _events(rounds))
-    parts.append(_starts(results))
+    parts += [_compilations(results), _starts(results)]
     parts += ["## The machine\n", _machine()]
     return "\n".join(parts)
 
@@ -144,6 +144,25 @@ def _table_rows(rounds: list[Round]) -> str:
         for who in rounds[0].runs
     ]
     return _table(["", "seconds to a DataFrame", "µs an entry", "times ebpflab's"], rows)
+
+
+def _compilations(results: Results) -> str:
+    found = results.compilations
+    if not found:
+        return ""
+    heads = ["", "BCC: compiled", "attached", "ebpflab: compiled", "attached", "ebpflab's by BCC's"]
+    rows = []
+    for where, program in dict.fromkeys((each.where, each.program) for each in found):
+        these = [each for each in found if (each.where, each.program) == (where, program)]
+        spans = zip(*(each[2:] for each in these), strict=True)
+        medians = [f"{median(seconds):.2f}" for seconds in spans]
+        ratio = median(each.attached / each.bcc_attached for each in these)
+        rows.append([f"{program}, {where}", *medians, f"{ratio:.2f}"])
+    below = (
+        "Seconds from the call, of a text that is new. The headers are precompiled: the guest's"
+        " image brings them, and natively the agent makes them once, when it first meets them.\n"
+    )
+    return "## Compilation\n\n" + _table(heads, rows) + "\n" + below
 
 
 def _starts(results: Results) -> str:

@@ -3,9 +3,9 @@
 A tool that plain BCC loads on this kernel and we do not is a failure. One that BCC itself cannot
 load (a function that this kernel has no more) is none of ours, and is not counted.
 
-Compiling takes the guest 3 s for the smallest headers and 10 s for linux/sched.h, so the suite
-loads the tools with small headers, in two parts, for a guest each (see `parallel.group_of`). All
-of them, half an hour:
+Where the image has no precompiled headers for a tool, the guest takes 10 to 30 s to compile it, so
+the suite loads the tools with small headers, in two parts, for a guest each (see
+`parallel.group_of`). All of them:
 
     EBPFLAB_EVERY_BCC_TOOL=1 .venv/bin/python -m pytest tests/kernel/test_bcc_tools.py
 """

@@ -1,4 +1,7 @@
-"""Precompiled headers change nothing of what BCC makes of a program: instruction by instruction."""
+"""Precompiled headers change nothing of what BCC makes of a program: instruction by instruction.
+
+Of BCC's tools each second one is compared; all of them with EBPFLAB_EVERY_BCC_TOOL=1.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_bcc_tools import ARGUMENTS, BIG_HEADERS, SMALL_HEADERS
+from test_bcc_tools import ARGUMENTS, BIG_HEADERS, EVERY, SMALL_HEADERS
 
 from ebpflab import Lab
 from ebpflab.replay import tape
@@ -19,8 +22,8 @@ AGENT = HERE.parents[1] / "ebpflab" / "agent"
 TAPES = sorted((AGENT.parent / "replay" / "chapters").glob("*.tape.xz"))
 PREFIXES = HERE.parents[1] / "provision" / "prefixes.txt"
 EVERY_TOOL = (SMALL_HEADERS + BIG_HEADERS).split()
-TOOLS = {"part-1": EVERY_TOOL[::2], "part-2": EVERY_TOOL[1::2]}  # for two workers
-AT_LEAST_TOOLS = 30  # of each part
+TOOLS = EVERY_TOOL if EVERY else EVERY_TOOL[::2]
+AT_LEAST_TOOLS = 30
 SYSTEM_PYTHON = "/usr/bin/python3"
 
 
@@ -76,9 +79,8 @@ def test_programs_of_chapters_are_the_same(tmp_path: Path) -> None:
 
 
 @pytest.mark.local
-@pytest.mark.parametrize("part", TOOLS)
-def test_bcc_tools_are_the_same(part: str, tmp_path: Path) -> None:
-    compiled = check(compared(programs_of(TOOLS[part]), tmp_path))
+def test_bcc_tools_are_the_same(tmp_path: Path) -> None:
+    compiled = check(compared(programs_of(TOOLS), tmp_path))
     assert len(compiled) >= AT_LEAST_TOOLS, [each["name"] for each in compiled]
     assert sum(each["instructions"] for each in compiled) > 5_000
     assert any(len(each["includes"]) > 2 for each in compiled)
