@@ -47,9 +47,8 @@ lint: tools
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
-	cd ebpflab/agent && $(MYPY_FOLDER)/agent .
 	cd provision/host && $(MYPY_FOLDER)/host .
-	cd benchmarks && MYPYPATH=.:..:../ebpflab/agent ../$(BIN)/mypy --config-file ../pyproject.toml \
+	cd benchmarks && MYPYPATH=.:.. ../$(BIN)/mypy --config-file ../pyproject.toml \
 		--explicit-package-bases --cache-dir ../.mypy_cache/benchmarks .
 ifneq ($(NOTEBOOKS),)
 	$(BIN)/nbstripout --verify $(NOTEBOOKS)

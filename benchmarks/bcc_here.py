@@ -6,14 +6,12 @@ Where this kernel has no headers, BCC gets the ones that ebpflab's agent would b
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 
-from ebpflab import agent
-
-sys.path += ["/usr/lib/python3/dist-packages", str(Path(agent.__file__).parent)]
+sys.path.append("/usr/lib/python3/dist-packages")
 
 from bcc import BPF, __version__
-from headers import Headers
+
+from ebpflab.agent.kernel.headers import Headers
 
 Headers().prepare(None)
 

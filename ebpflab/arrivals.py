@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from ebpflab.connection import Connection
 from ebpflab.progress import notice
+from ebpflab.transport.connection import Connection
 
 if TYPE_CHECKING:
     from ebpflab.recordings import Recorder

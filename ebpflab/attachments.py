@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ebpflab import cells, perf
-from ebpflab.connection import Answer, Connection
+from ebpflab.transport.connection import Answer, Connection
 
 
 class Probe:

@@ -17,8 +17,8 @@ from typing import Any
 
 from ebpflab.errors import MissingTool, RecordingError
 from ebpflab.replay import tape
-from ebpflab.targets.base import Progress
 from ebpflab.targets.replay import CHAPTERS
+from ebpflab.transport.base import Progress
 
 _CELL_SECONDS = 600
 _BEGIN = """from ebpflab.chapters import begin_recording

@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
-from ebpflab.agent import features as agent_features
+from ebpflab.agent.kernel import features as agent_features
 from ebpflab.errors import EbpflabError, TargetError
 from ebpflab.features import Row
 from ebpflab.targets import choose

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from ebpflab.connection import Connection
 from ebpflab.errors import AttachError
+from ebpflab.transport.connection import Connection
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer  # typing's own only from Python 3.12 on

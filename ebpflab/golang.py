@@ -20,10 +20,10 @@ from fnmatch import fnmatchcase
 
 import pandas as pd
 
-from ebpflab.connection import Connection
 from ebpflab.elf import Binary, TracedFile, text_of
 from ebpflab.errors import AttachError, UnknownEvent, closest
 from ebpflab.returns import return_offsets
+from ebpflab.transport.connection import Connection
 
 _BUILD_INFO = b"\xff Go buildinf:"
 _G_REGISTERS = {"x86_64": "r14", "aarch64": "regs[28]"}

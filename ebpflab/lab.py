@@ -19,13 +19,13 @@ import pandas as pd
 
 from ebpflab import cells, rich
 from ebpflab.closing import Closing
-from ebpflab.connection import Answer, Connection
 from ebpflab.errors import ProgramError, TargetError, WorkloadError
 from ebpflab.features import HOSTING, features_frame
 from ebpflab.golang import GoBinary, GoRuntime, open_binary
 from ebpflab.program import Program
 from ebpflab.progress import Progress, notice
 from ebpflab.targets import choose
+from ebpflab.transport.connection import Answer, Connection
 from ebpflab.usdt import USDT
 
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import glob
 
-from ebpflab.connection import Connection
 from ebpflab.elf import Binary, Function, TracedFile
 from ebpflab.errors import AttachError
 from ebpflab.returns import instruction_at
+from ebpflab.transport.connection import Connection
 
 _LONGEST_INSTRUCTION_BYTES = 16  # 15 on x86-64
 

@@ -16,7 +16,6 @@ from ebpflab import btf, frames, golang, perf, places, rich
 from ebpflab.arrivals import EventSource
 from ebpflab.attachments import Attachments
 from ebpflab.closing import Closing
-from ebpflab.connection import Answer, Connection
 from ebpflab.errors import (
     ProgramError,
     TargetError,
@@ -29,6 +28,7 @@ from ebpflab.progress import notice
 from ebpflab.stacks import StackTable, named_stacks
 from ebpflab.streams import Messages, Stream
 from ebpflab.tables import Table
+from ebpflab.transport.connection import Answer, Connection
 
 if TYPE_CHECKING:
     from ebpflab.lab import Lab

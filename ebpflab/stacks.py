@@ -18,9 +18,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from ebpflab.connection import Connection
 from ebpflab.errors import ProgramError
 from ebpflab.tables import Table
+from ebpflab.transport.connection import Connection
 
 UNKNOWN, LOST = "[unknown]", "[lost]"
 _NONE = -14  # EFAULT: there is no such stack; the code ran in the kernel alone, or outside of it

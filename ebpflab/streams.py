@@ -12,8 +12,8 @@ import pandas as pd
 
 from ebpflab import frames
 from ebpflab.arrivals import EventSource
-from ebpflab.connection import Connection
 from ebpflab.errors import ProgramError, UnknownName, suggest
+from ebpflab.transport.connection import Connection
 
 if TYPE_CHECKING:
     from ebpflab.live import Live

@@ -1,12 +1,12 @@
 """`ebpflab setup-sudo`: let one user start the agent as root, and nothing else.
 
-    /usr/local/lib/ebpflab/agent        a copy of ebpflab/agent that only root can change
-    /usr/local/lib/ebpflab/start-agent  starts that copy
+    /usr/local/lib/ebpflab/agent.zip    the agent, which only root can change
+    /usr/local/lib/ebpflab/start-agent  starts it
     /etc/sudoers.d/ebpflab              a rule that names exactly this, for one user
 
 The rule may never name a file that the user can write: whoever changes such a file is root.
 So the agent is copied, every folder above the copy is checked, and the copy counts only
-while it is byte for byte what this version of ebpflab would run (:func:`installed_starter`).
+while it is byte for byte what this version of ebpflab would send (:func:`installed_starter`).
 
 Nor may the rule name python3. sudo lets a user call it by a link of their own, and Python looks
 for its standard library beside the name that it was called by (pyvenv.cfg). A script's name goes
@@ -28,13 +28,13 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from ebpflab.errors import EbpflabError, MissingTool, NeedsRoot
+from ebpflab.transport import archive
 
 ROOT = Path("/")
-AGENT = Path("/usr/local/lib/ebpflab/agent")
+AGENT = Path("/usr/local/lib/ebpflab/agent.zip")
 RULE = Path("/etc/sudoers.d/ebpflab")
 STARTER = AGENT.with_name("start-agent")
 START = f"#!/bin/sh\nexec /usr/bin/python3 -I -B {AGENT}\n"
-SOURCE = Path(__file__).parent / "agent"
 
 
 def rule_for(user: str) -> str:
@@ -74,7 +74,7 @@ def describe(user: str) -> str:
     """What :func:`install` will write, for the reader to agree to."""
     return (
         f"This will write\n\n"
-        f"  {AGENT}/        a copy of {SOURCE} that only root can change\n"
+        f"  {AGENT}     the agent, which only root can change\n"
         f"  {STARTER}   starts it\n"
         f"  {RULE}               this rule, checked with visudo:\n\n"
         + "".join(f"      {line}\n" for line in rule_for(user).splitlines())
@@ -89,9 +89,9 @@ def installed_starter(prefix: Path = ROOT) -> Path | None:
     """What the rule names, if all of it is there, out of users' reach, and the same as ours."""
     agent, starter = _under(prefix, AGENT), _under(prefix, STARTER)
     try:
-        if _first_unsafe([*_above(agent, prefix), starter, agent, *agent.rglob("*")]) is not None:
+        if _first_unsafe([*_above(agent, prefix), starter, agent]) is not None:
             return None
-        same = starter.read_text() == START and _sources(agent) == _sources(SOURCE)
+        same = starter.read_text() == START and agent.read_bytes() == archive.agent()
     except OSError:
         return None
     return starter if same else None
@@ -127,11 +127,6 @@ def remove(prefix: Path = ROOT) -> list[Path]:
 
 def _under(prefix: Path, path: Path) -> Path:
     return prefix / path.relative_to("/")
-
-
-def _sources(folder: Path) -> dict[str, bytes]:
-    """What the agent consists of: every module in its folder."""
-    return {path.name: path.read_bytes() for path in folder.glob("*.py")}
 
 
 def _above(path: Path, prefix: Path) -> list[Path]:
@@ -188,23 +183,25 @@ def _checked_rule(text: str, prefix: Path) -> Path:
 
 
 def _install_agent(prefix: Path) -> None:
-    """Copy the agent into a new folder, then exchange that for the old one."""
-    place = _under(prefix, AGENT)
-    for folder in _above(place, prefix):
+    """Put the agent and its starter into a new folder, then exchange that for the old one."""
+    place = _under(prefix, AGENT).parent
+    for folder in [*_above(place, prefix)]:
         if not folder.exists():
             folder.mkdir()
             folder.chmod(0o755)
     _refuse_unsafe(place.parent, prefix)
+    if place.exists():
+        _refuse_unsafe(place, prefix)
     new = Path(tempfile.mkdtemp(prefix=".new-", dir=place.parent))
     try:
-        for name, content in _sources(SOURCE).items():
-            (new / name).write_bytes(content)
-            (new / name).chmod(0o644)
+        for path, content, mode in (
+            (AGENT, archive.agent(), 0o644),
+            (STARTER, START.encode(), 0o755),
+        ):
+            (new / path.name).write_bytes(content)
+            (new / path.name).chmod(mode)
         new.chmod(0o755)
         shutil.rmtree(place, ignore_errors=True)
         new.rename(place)
-        starter = _under(prefix, STARTER)
-        starter.write_text(START)
-        starter.chmod(0o755)
     finally:
         shutil.rmtree(new, ignore_errors=True)

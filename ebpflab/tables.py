@@ -11,8 +11,8 @@ import numpy.typing as npt
 import pandas as pd
 
 from ebpflab import btf, entries, frames, histograms
-from ebpflab.connection import Connection
 from ebpflab.errors import TableError
+from ebpflab.transport.connection import Connection
 
 if TYPE_CHECKING:
     from ebpflab.live import Live

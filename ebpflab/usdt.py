@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from ebpflab.connection import Connection
 from ebpflab.errors import ProgramError
+from ebpflab.transport.connection import Connection
 
 
 class USDT:

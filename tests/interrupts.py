@@ -7,7 +7,7 @@ from typing import Any
 
 
 class Wait(Future[Any]):
-    """For an answer; the first who waits is interrupted. To be put into `ebpflab.connection`."""
+    """For an answer; the first who waits is interrupted. For `ebpflab.transport.connection`."""
 
     waited = False
 

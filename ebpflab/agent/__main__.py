@@ -1,9 +1,8 @@
 """The agent: all of ebpflab that runs as root, beside the kernel that is traced.
 
-Run as a directory, ``python3 -I -B ebpflab/agent``, or as a zip of it; speaks the wire of
-``wire.py`` on its standard input and output, and ends, with every probe detached, when its
-input ends. Standard library and bcc alone, Python 3.9 to 3.13; modules import one another by
-their plain names because this directory is all that a guest or another host ever gets.
+Run from a zip (``transport/archive.py``), ``python3 -I -B agent.zip``; speaks the wire of
+``protocol/framing.py`` on its standard input and output, and ends, with every probe detached, when
+its input ends. Standard library, bcc and `ebpflab.protocol` alone, Python 3.9 to 3.13.
 """
 
 import os
@@ -27,8 +26,8 @@ def _serve() -> None:
             f"The system's {sys.executable} cannot import bcc ({error}). Install it there, beside"
             " the kernel that is traced: sudo apt-get install python3-bpfcc",
         )
-    from faults import printed
-    from session import main
+    from ebpflab.agent.faults import printed
+    from ebpflab.agent.session import main
 
     printed.redirect()
     # Not sys.exit: a compilation in another thread must not delay the end.
@@ -36,10 +35,10 @@ def _serve() -> None:
 
 
 def _give_up(writer: int, type_: str, message: str) -> None:
-    import wire
+    from ebpflab.protocol import framing
 
     fault = {"type": type_, "message": message, "detail": {}}
-    wire.write_frame(writer, wire.control({"fault": fault}))
+    framing.write_frame(writer, framing.control({"fault": fault}))
     os._exit(1)
 
 

@@ -9,9 +9,9 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from ebpflab import cells
-from ebpflab.agent import wire
+from ebpflab.protocol import framing
 from ebpflab.replay.tape import Batch, Exchange, Item
-from ebpflab.targets.base import Transport
+from ebpflab.transport.base import Transport
 
 
 class Asking(NamedTuple):
@@ -70,9 +70,9 @@ class RecordingTransport(Transport):
     def _pass(self, from_fd: int, to_fd: int, note: Callable[[int, bytes], None]) -> None:
         try:
             with open(from_fd, "rb", closefd=False) as file:
-                for kind, payload in wire.read_frames(file):
+                for kind, payload in framing.read_frames(file):
                     note(kind, payload)
-                    wire.write_frame(to_fd, wire.encode(kind, payload))
+                    framing.write_frame(to_fd, framing.encode(kind, payload))
         except OSError:
             pass
         finally:
@@ -80,7 +80,7 @@ class RecordingTransport(Transport):
                 self._theirs.shutdown(socket.SHUT_WR)
 
     def _note_request(self, _: int, payload: bytes) -> None:
-        request = wire.parse_control(payload)
+        request = framing.parse_control(payload)
         ident = request.pop("id")
         sent, asking = self._asking.pop(ident, (len(self._items), Asking(None, aside=True)))
         cell = None
@@ -91,15 +91,15 @@ class RecordingTransport(Transport):
         self._asked[ident] = request, sent, cell, asking.aside
 
     def _note_arrival(self, kind: int, payload: bytes) -> None:
-        if kind == wire.BATCH:
-            stream, lost = wire.BATCH_HEADER.unpack_from(payload)
-            self._items.append(Batch(stream, lost, payload[wire.BATCH_HEADER.size :]))
+        if kind == framing.BATCH:
+            stream, lost = framing.BATCH_HEADER.unpack_from(payload)
+            self._items.append(Batch(stream, lost, payload[framing.BATCH_HEADER.size :]))
             return
-        if kind == wire.BLOB:
-            (ident,) = wire.BLOB_HEADER.unpack_from(payload)
-            self._blobs.setdefault(ident, bytearray()).extend(payload[wire.BLOB_HEADER.size :])
+        if kind == framing.BLOB:
+            (ident,) = framing.BLOB_HEADER.unpack_from(payload)
+            self._blobs.setdefault(ident, bytearray()).extend(payload[framing.BLOB_HEADER.size :])
             return
-        message = wire.parse_control(payload)
+        message = framing.parse_control(payload)
         if "hello" in message:
             self._hello = message["hello"]
         elif "id" in message:

@@ -1,6 +1,6 @@
 """A tape: all that crossed the wire of one lab, in the order in which the notebook got it.
 
-In a file it is, compressed by xz, a stream of frames of `ebpflab.agent.wire`:
+In a file it is, compressed by xz, a stream of frames of `ebpflab.protocol.framing`:
 
     CONTROL   first the header
     BATCH     as it came
@@ -20,8 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from ebpflab.agent import wire
 from ebpflab.errors import RecordingError
+from ebpflab.protocol import framing
 
 FORMAT = 1
 SUFFIX = ".tape.xz"
@@ -75,7 +75,7 @@ class Tape:
 
     def save(self, path: Path) -> None:
         """Write it, whole or not at all. Raises RecordingError."""
-        frames = [wire.control({"format": FORMAT, **self.header})]
+        frames = [framing.control({"format": FORMAT, **self.header})]
         known: dict[bytes, int] = {}  # the same parts of a traced program are read again and again
         for item in self.items:
             frames += _encode(item, known)
@@ -98,22 +98,22 @@ def load(path: Path) -> Tape:
     """Read a tape. Raises RecordingError when it is none, or cut off."""
     try:
         with lzma.open(path) as file:
-            frames = wire.read_frames(cast(BinaryIO, file))
+            frames = framing.read_frames(cast(BinaryIO, file))
             _, first = next(frames, (0, b""))
-            header = wire.parse_control(first)
+            header = framing.parse_control(first)
             if header.pop("format", None) != FORMAT:
                 raise RecordingError(f"{path} is of another version of ebpflab: record it again.")
             return Tape(header, list(_decode(frames)))
     except OSError as error:
         raise RecordingError(f"Cannot read the recording {path}: {error.strerror}.") from None
-    except (lzma.LZMAError, EOFError, wire.BadFrame, KeyError, IndexError, TypeError) as error:
+    except (lzma.LZMAError, EOFError, framing.BadFrame, KeyError, IndexError, TypeError) as error:
         raise RecordingError(f"{path} is no recording of a lab: {error}.") from None
 
 
-def _encode(item: Item, known: dict[bytes, int]) -> list[list[wire.Buffer]]:
+def _encode(item: Item, known: dict[bytes, int]) -> list[list[framing.Buffer]]:
     if isinstance(item, Batch):
-        head = wire.BATCH_HEADER.pack(item.stream, item.lost)
-        return [wire.encode(wire.BATCH, head, item.data)]
+        head = framing.BATCH_HEADER.pack(item.stream, item.lost)
+        return [framing.encode(framing.BATCH, head, item.data)]
     control = {
         "asked": item.asked,
         "said": item.said,
@@ -122,24 +122,24 @@ def _encode(item: Item, known: dict[bytes, int]) -> list[list[wire.Buffer]]:
         "aside": item.aside,
     }
     if item.blob in known:
-        return [wire.control({**control, "blob": known[item.blob]})]
+        return [framing.control({**control, "blob": known[item.blob]})]
     if item.blob:
         known[item.blob] = len(known)
-    chunks = range(0, len(item.blob), wire.CHUNK_BYTES)
-    blobs = [item.blob[start : start + wire.CHUNK_BYTES] for start in chunks]
-    return [*(wire.encode(wire.BLOB, blob) for blob in blobs), wire.control(control)]
+    chunks = range(0, len(item.blob), framing.CHUNK_BYTES)
+    blobs = [item.blob[start : start + framing.CHUNK_BYTES] for start in chunks]
+    return [*(framing.encode(framing.BLOB, blob) for blob in blobs), framing.control(control)]
 
 
 def _decode(frames: Iterator[tuple[int, bytes]]) -> Iterator[Item]:
     blob, blobs = bytearray(), list[bytes]()
     for kind, payload in frames:
-        if kind == wire.BATCH:
-            stream, lost = wire.BATCH_HEADER.unpack_from(payload)
-            yield Batch(stream, lost, payload[wire.BATCH_HEADER.size :])
-        elif kind == wire.BLOB:
+        if kind == framing.BATCH:
+            stream, lost = framing.BATCH_HEADER.unpack_from(payload)
+            yield Batch(stream, lost, payload[framing.BATCH_HEADER.size :])
+        elif kind == framing.BLOB:
             blob += payload
         else:
-            told = wire.parse_control(payload)
+            told = framing.parse_control(payload)
             if blob:
                 told["blob"] = len(blobs)
                 blobs.append(bytes(blob))

@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 
-from ebpflab.agent import features as agent_features
+from ebpflab.agent.kernel import features as agent_features
 from ebpflab.errors import TargetError, suggest
 from ebpflab.features import can_trace_kernel
-from ebpflab.targets.base import Target
 from ebpflab.targets.local import LocalTarget
 from ebpflab.targets.replay import ReplayTarget
 from ebpflab.targets.ssh import SshTarget
 from ebpflab.targets.vm import VmTarget
+from ebpflab.transport.base import Target
 
 TARGETS: dict[str, Callable[[], Target]] = {
     "local": LocalTarget,

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import fcntl
+import os
+import select
 import subprocess
 import tempfile
+import time
 
-from ebpflab.agent import wire
 from ebpflab.errors import TargetError
 from ebpflab.progress import Progress
-from ebpflab.targets.base import Transport
+from ebpflab.protocol import framing
+from ebpflab.transport import archive
+from ebpflab.transport.base import Transport
 
 _END_SECONDS = 3.0
 _ROOTS_END_SECONDS = 60.0
@@ -35,9 +39,38 @@ class ChildTransport(Transport):
         self.writer = self._process.stdin.fileno()
         self.reader = self._process.stdout.fileno()
         try:  # a batch at once instead of 64 KiB: fewer turns of agent and notebook
-            fcntl.fcntl(self.reader, fcntl.F_SETPIPE_SZ, wire.CHUNK_BYTES)
+            fcntl.fcntl(self.reader, fcntl.F_SETPIPE_SZ, framing.CHUNK_BYTES)
         except (AttributeError, OSError):
             pass  # not on Linux; or this user has many pipes, or a limit below that (pipe(7))
+
+    def deliver(self, program: bytes, seconds: float) -> bytes:
+        """Send a program to the bootstrap at the other end, and return its answer.
+
+        The answer is RUN; less of it when the other end has gone, or said nothing in ``seconds``.
+        """
+        deadline, said = time.monotonic() + seconds, b""
+        if not self._send(program, deadline):
+            return said
+        while len(said) < len(archive.RUN):
+            ready, _, _ = select.select([self.reader], [], [], max(deadline - time.monotonic(), 0))
+            data = os.read(self.reader, len(archive.RUN) - len(said)) if ready else b""
+            if not data:
+                break
+            said += data
+        return said
+
+    def _send(self, data: bytes, deadline: float) -> bool:
+        """Write to a child that takes no more than a pipe holds until it has a connection, say."""
+        view = memoryview(data)
+        while view:
+            _, ready, _ = select.select([], [self.writer], [], max(deadline - time.monotonic(), 0))
+            if not ready:
+                return False
+            try:  # as much as surely does not block
+                view = view[os.write(self.writer, view[: select.PIPE_BUF]) :]
+            except BrokenPipeError:
+                return False  # it has given up, and said why
+        return True
 
     def close(self) -> None:
         """Close the agent's input; it detaches and ends. Killed when it does not.

@@ -1,9 +1,9 @@
 """The local target: an agent as a child process, tracing this machine's own kernel.
 
-As root the agent is started directly, by the system's ``/usr/bin/python3``, which is where the
-distribution puts BCC. As an ordinary user it is started through ``sudo -n``, which never asks: the
-user's own rule for everything, or the one that ``ebpflab setup-sudo`` writes for a root-owned copy
-of the agent.
+The system's ``/usr/bin/python3``, which is where the distribution puts BCC, gets the agent over its
+standard input, as on another machine. For an ordinary user it is started through ``sudo -n``, which
+never asks: by the user's own rule for everything, or by the one that ``ebpflab setup-sudo`` writes
+for a root-owned copy of the agent.
 """
 
 from __future__ import annotations
@@ -13,23 +13,35 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
-from ebpflab import agent
 from ebpflab.errors import BccMissing, NeedsRoot, TargetError
 from ebpflab.sudo import installed_starter
-from ebpflab.targets.base import Progress, Target, Transport
 from ebpflab.targets.child import ChildTransport
+from ebpflab.transport import archive
+from ebpflab.transport.base import Progress, Target, Transport
 
 SYSTEM_PYTHON = "/usr/bin/python3"
+_START_SECONDS = 60.0
+
+
+class Start(NamedTuple):
+    """A command that starts the agent, and whether it has to be sent the agent."""
+
+    command: list[str]
+    sends: bool
 
 
 class LocalTransport(ChildTransport):
     """An agent that is our child."""
 
-    def __init__(self, command: list[str]) -> None:
+    def __init__(self, start: Start) -> None:
         # PATH alone: nothing of a virtual environment or of PYTHON* variables goes to root.
         environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8"}
-        super().__init__(command, environment, cwd="/")
+        super().__init__(start.command, environment, cwd="/")
+        if start.sends:
+            # What goes wrong is seen at once: the hello does not come.
+            self.deliver(archive.agent_parcel(), _START_SECONDS)
 
     def post_mortem(self) -> str:
         code = self.ending()
@@ -54,16 +66,16 @@ class LocalTarget(Target):
 
     name = "local"
 
-    def command(self) -> list[str] | None:
+    def start(self) -> Start | None:
         """How to start the agent as root here; None when there is no way."""
-        ours = Path(agent.__file__).parent
+        bootstrap = [SYSTEM_PYTHON, "-I", "-B", "-c", archive.bootstrap_source()]
         if os.geteuid() == 0:
-            return [SYSTEM_PYTHON, "-I", "-B", str(ours)]
+            return Start(bootstrap, sends=True)
         starter = installed_starter()
-        commands = [[str(starter)]] if starter else []
-        for command in (*commands, [SYSTEM_PYTHON, "-I", "-B", str(ours)]):
-            if _sudo_allows(command):
-                return ["sudo", "-n", *command]
+        if starter and _sudo_allows([str(starter)]):
+            return Start(["sudo", "-n", str(starter)], sends=False)
+        if _sudo_allows(bootstrap):
+            return Start(["sudo", "-n", *bootstrap], sends=True)
         return None
 
     def unavailable(self) -> str | None:
@@ -71,7 +83,7 @@ class LocalTarget(Target):
             return "this is not Linux, so there is no BPF; use Lab('vm')"
         if not Path(SYSTEM_PYTHON).exists():
             return f"there is no {SYSTEM_PYTHON}, where distributions install BCC"
-        if self.command() is None:
+        if self.start() is None:
             return (
                 "tracing this kernel needs root, and sudo would ask for a password; run"
                 " `sudo ebpflab setup-sudo` once, or use Lab('vm'), which needs no root"
@@ -81,8 +93,8 @@ class LocalTarget(Target):
     def connect(self, progress: Progress) -> Transport:
         progress("starting the agent")
         reason = self.unavailable()
-        command = self.command()
-        if reason is not None or command is None:
+        start = self.start()
+        if reason is not None or start is None:
             kind = NeedsRoot if reason and "root" in reason else TargetError
             raise kind(f"Cannot trace this machine: {reason}.")
         found = subprocess.run(
@@ -94,4 +106,4 @@ class LocalTarget(Target):
                 f"Cannot trace this machine: its {SYSTEM_PYTHON} has no module bcc. Install it"
                 " with `sudo apt-get install python3-bpfcc` (PyPI's `bcc` is something else)."
             )
-        return LocalTransport(command)
+        return LocalTransport(start)

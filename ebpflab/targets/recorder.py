@@ -10,7 +10,7 @@ from typing import Any
 from ebpflab.replay.dice import Dice
 from ebpflab.replay.recorder import RecordingTransport
 from ebpflab.replay.tape import Item, Tape
-from ebpflab.targets.base import Progress, Target, Transport
+from ebpflab.transport.base import Progress, Target, Transport
 
 Naming = Callable[[list[str]], list[list[str]]]
 """From the cells that asked something, as `cells.current` tells them, to all names of each."""

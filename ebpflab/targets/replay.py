@@ -13,13 +13,13 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from ebpflab.agent import wire
 from ebpflab.errors import RecordingError, suggest
+from ebpflab.protocol import framing
 from ebpflab.replay import tape
 from ebpflab.replay.dice import Dice
 from ebpflab.replay.player import Player, Reply
 from ebpflab.replay.recorder import Asking
-from ebpflab.targets.base import Progress, Target, Transport
+from ebpflab.transport.base import Progress, Target, Transport
 
 CHAPTERS = Path(tape.__file__).with_name("chapters")
 """Where the shipped recordings are."""
@@ -55,10 +55,10 @@ class ReplayTransport(Transport):
 
     def _serve(self) -> None:
         try:
-            self._write(wire.control({"hello": self._hello}))
+            self._write(framing.control({"hello": self._hello}))
             with self._ours.makefile("rb") as file:
-                for _, payload in wire.read_frames(file):
-                    self._answer(wire.parse_control(payload))
+                for _, payload in framing.read_frames(file):
+                    self._answer(framing.parse_control(payload))
         except OSError:
             pass  # the lab was closed
         finally:
@@ -70,15 +70,15 @@ class ReplayTransport(Transport):
         run, aside = self._asking.pop(ident, Asking(None, aside=True))
         reply: Reply = self._player.reply(request, run, aside)
         for batch in reply.batches:
-            head = wire.BATCH_HEADER.pack(batch.stream, batch.lost)
-            self._write(wire.encode(wire.BATCH, head, batch.data))
-        for start in range(0, len(reply.blob), wire.CHUNK_BYTES):
-            part = reply.blob[start : start + wire.CHUNK_BYTES]
-            self._write(wire.encode(wire.BLOB, wire.BLOB_HEADER.pack(ident), part))
-        self._write(wire.control({"id": ident, **reply.said}))
+            head = framing.BATCH_HEADER.pack(batch.stream, batch.lost)
+            self._write(framing.encode(framing.BATCH, head, batch.data))
+        for start in range(0, len(reply.blob), framing.CHUNK_BYTES):
+            part = reply.blob[start : start + framing.CHUNK_BYTES]
+            self._write(framing.encode(framing.BLOB, framing.BLOB_HEADER.pack(ident), part))
+        self._write(framing.control({"id": ident, **reply.said}))
 
-    def _write(self, frame: list[wire.Buffer]) -> None:
-        wire.write_frame(self._ours.fileno(), frame)
+    def _write(self, frame: list[framing.Buffer]) -> None:
+        framing.write_frame(self._ours.fileno(), frame)
 
 
 class ReplayTarget(Target):

@@ -10,18 +10,15 @@ When the connection ends, however it ends, the agent's input ends, and it detach
 
 from __future__ import annotations
 
-import os
 import re
-import select
 import shlex
 import shutil
-import time
 from urllib.parse import urlsplit
 
 from ebpflab.errors import MissingTool, NeedsRoot, TargetError
-from ebpflab.targets.base import Progress, Target, Transport
 from ebpflab.targets.child import ChildTransport
-from ebpflab.vm import delivery
+from ebpflab.transport import archive
+from ebpflab.transport.base import Progress, Target, Transport
 
 _CONNECT_SECONDS = 60.0
 # Ask nothing; notice within 15 seconds that the other machine, or the network, has gone.
@@ -70,34 +67,17 @@ class SshTransport(ChildTransport):
         self._host = host
         super().__init__(command)
 
-    def deliver(self) -> None:
+    def start(self) -> None:
         """Send the agent, and wait until it runs. Raises the TargetError for what went wrong."""
-        deadline, said = time.monotonic() + _CONNECT_SECONDS, b""
-        self._send(delivery.agent_parcel(), deadline)
-        while len(said) < len(delivery.RUN):
-            ready, _, _ = select.select([self.reader], [], [], max(deadline - time.monotonic(), 0))
-            data = os.read(self.reader, len(delivery.RUN) - len(said)) if ready else b""
-            if not data:
-                raise self._refused()
-            said += data
-        if said != delivery.RUN:
+        said = self.deliver(archive.agent_parcel(), _CONNECT_SECONDS)
+        if len(said) < len(archive.RUN):
+            raise self._refused()
+        if said != archive.RUN:
             raise TargetError(
                 f"Cannot trace {self._host}: its shell prints text of its own, beginning with"
                 f" {said!r}, before a command runs. Make its start-up files (.bashrc and the like)"
                 " silent where there is no terminal."
             )
-
-    def _send(self, data: bytes, deadline: float) -> None:
-        """Write to ssh, which takes no more than a pipe holds until there is a connection."""
-        view = memoryview(data)
-        while view:
-            _, ready, _ = select.select([], [self.writer], [], max(deadline - time.monotonic(), 0))
-            if not ready:
-                raise self._refused()
-            try:  # as much as surely does not block
-                view = view[os.write(self.writer, view[: select.PIPE_BUF]) :]
-            except BrokenPipeError:
-                return  # ssh has given up; it said why
 
     def _refused(self) -> TargetError:
         self.ending()
@@ -131,7 +111,7 @@ class SshTarget(Target):
 
     def command(self) -> list[str]:
         """The ssh that starts the agent there."""
-        agent = shlex.join(["/usr/bin/python3", "-I", "-B", "-c", delivery.bootstrap_source()])
+        agent = shlex.join(["/usr/bin/python3", "-I", "-B", "-c", archive.bootstrap_source()])
         as_root = f'if [ "$(id -u)" = 0 ]; then exec {agent}; else exec sudo -n {agent}; fi'
         # sh by name: the login shell there may be any.
         limit = f"-oConnectTimeout={_CONNECT_SECONDS:.0f}"
@@ -149,7 +129,7 @@ class SshTarget(Target):
         progress(f"connecting to {self.name}")
         transport = SshTransport(self.name, self.command())
         try:
-            transport.deliver()
+            transport.start()
         except BaseException:
             transport.close()
             raise

@@ -7,8 +7,8 @@ agent is not part of the image: it is sent over that port to the bootstrap that 
 from __future__ import annotations
 
 from ebpflab import vm
-from ebpflab.targets.base import Progress, Target, Transport
-from ebpflab.vm import delivery
+from ebpflab.transport import archive
+from ebpflab.transport.base import Progress, Target, Transport
 from ebpflab.vm.guest import Guest
 
 
@@ -37,4 +37,4 @@ class VmTarget(Target):
         return vm.unavailable()
 
     def connect(self, progress: Progress) -> Transport:
-        return VmTransport(vm.start(progress, delivery.agent_parcel()))
+        return VmTransport(vm.start(progress, archive.agent_parcel()))

@@ -14,7 +14,6 @@ guest.py      a running QEMU and its streams          (qemu.py: its command line
                                                        qmp.py: its monitor)
 keeper.py     ends what its owner had started when the owner ends   (process.py)
 box.py        a Vagrant box from the same recipe
-delivery.py   the agent as a zip, sent to provision/bootstrap.py
 terminal.py   a shell in a guest
 """
 

@@ -15,7 +15,7 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from ebpflab.targets.base import Progress
+from ebpflab.transport.base import Progress
 from ebpflab.vm import process, qemu
 
 _DEVICE = Path("/dev/kvm")

@@ -20,7 +20,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ebpflab.errors import VMError
-from ebpflab.targets.base import Progress
+from ebpflab.transport import archive
+from ebpflab.transport.base import Progress
 from ebpflab.vm import cache, image, process, recipe
 from ebpflab.vm.logged import Runner
 from ebpflab.vm.steps import Steps
@@ -75,7 +76,7 @@ def _make_disk(runner: Runner, made_from: recipe.Recipe, building: Path) -> None
     with cache.tree_directory(building) as tree:
         stage = tree / "stage"
         stage.mkdir()
-        for source in (recipe.directory("provision") / "box-image.sh", key.with_suffix(".pub")):
+        for source in (archive.directory("provision") / "box-image.sh", key.with_suffix(".pub")):
             (stage / source.name).write_bytes(source.read_bytes())
         command = "sh /tmp/stage/box-image.sh /tmp/stage/vagrant_key.pub"
         image.make_tree(runner, made_from.suite, packages, tree, [command])

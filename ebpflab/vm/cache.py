@@ -31,7 +31,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ebpflab.errors import MissingTool, VMError
-from ebpflab.targets.base import Progress
+from ebpflab.transport.base import Progress
 from ebpflab.vm import process
 
 EVERYBODYS = Path("/var/cache/ebpflab/vm")

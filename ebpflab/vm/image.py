@@ -20,7 +20,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from ebpflab.errors import MissingTool, VMError
-from ebpflab.targets.base import Progress
+from ebpflab.transport.base import Progress
 from ebpflab.vm import cache, process, recipe
 from ebpflab.vm.logged import Runner
 from ebpflab.vm.steps import Steps

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from ebpflab.errors import EbpflabError, VMError
-from ebpflab.targets.base import Progress
+from ebpflab.transport.base import Progress
 from ebpflab.vm import accel, cache, image, qemu, recipe, warm
 from ebpflab.vm.guest import Guest
 
@@ -61,7 +61,7 @@ def start(
     parcel: bytes,
     console: socket.socket | None = None,
 ) -> Guest:
-    """A new guest that runs the program in ``parcel`` (see delivery.py)."""
+    """A new guest that runs the program in ``parcel`` (see transport/archive.py)."""
     made_from = recipe.current()
     path = _image_of(made_from, progress)
     return _on_best_machine(

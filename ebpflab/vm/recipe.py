@@ -14,7 +14,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from ebpflab import agent
 from ebpflab.errors import VMError
+from ebpflab.transport.archive import directory
 
 DEFAULT_SUITE = "trixie"
 BACKPORTS = "-backports"
@@ -28,7 +30,7 @@ GUEST_FILES = (
     "prefixes.txt",
 )
 """What of ``provision/`` ends up in a guest; the rest of that directory is for hosts."""
-AGENT_FILES = ("precompiled.py",)
+AGENT_FILES = ("programs/precompiled.py",)
 """What of the agent does: the rest of it is sent at each start."""
 
 DISK_SIZE = "6G"
@@ -83,15 +85,6 @@ def host_arch() -> str:
         ) from None
 
 
-def directory(name: str) -> Path:
-    """``provision`` or ``labs``: inside an installed package, or beside it in the repository."""
-    package = Path(__file__).resolve().parent.parent
-    for path in (package / name, package.parent / name):
-        if path.is_dir():
-            return path
-    raise VMError(f"The directory {name}/ of ebpflab is missing; it belongs at {package.parent}.")
-
-
 def stage(target: Path) -> None:
     """Copy what the guest gets into ``target``, as customize.sh expects it."""
     for name, path in _sources():
@@ -105,7 +98,7 @@ def _sources() -> Iterator[tuple[str, Path]]:
     for name in GUEST_FILES:
         yield f"provision/{name}", provision / name
     for name in AGENT_FILES:
-        yield f"provision/{name}", Path(__file__).resolve().parent.parent / "agent" / name
+        yield f"provision/{Path(name).name}", Path(agent.__file__).parent / name
     labs = directory("labs")
     for path in sorted(labs.rglob("*")):
         if path.is_file() and not _is_product(path) and _is_traced(path.relative_to(labs).parts):

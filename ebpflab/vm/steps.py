@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from ebpflab.targets.base import Progress
+from ebpflab.transport.base import Progress
 
 NOTE_SECONDS = 5.0
 

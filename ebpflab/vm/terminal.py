@@ -17,8 +17,9 @@ import time
 import tty
 
 from ebpflab.errors import VMError
-from ebpflab.targets.base import Progress
-from ebpflab.vm import delivery, lifecycle
+from ebpflab.transport import archive
+from ebpflab.transport.base import Progress
+from ebpflab.vm import lifecycle
 from ebpflab.vm.guest import Guest
 
 _ESCAPE = b"\x1d"  # Ctrl-]
@@ -39,7 +40,7 @@ def shell(progress: Progress = print) -> int:
     program = _KEEP_RUNNING.format(now=time.time()).encode()
     with ours:
         with theirs:
-            guest = lifecycle.start(progress, delivery.parcel({"__main__.py": program}), theirs)
+            guest = lifecycle.start(progress, archive.parcel({"__main__.py": program}), theirs)
         try:
             progress("a throw-away guest; Ctrl-] or `poweroff` ends it")
             return _converse(ours, guest)

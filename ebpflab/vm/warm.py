@@ -26,8 +26,9 @@ from functools import partial
 from pathlib import Path
 
 from ebpflab.errors import VMError
-from ebpflab.targets.base import Progress
-from ebpflab.vm import cache, delivery, process, qemu
+from ebpflab.transport import archive
+from ebpflab.transport.base import Progress
+from ebpflab.vm import cache, process, qemu
 from ebpflab.vm.guest import Guest, scratch_directory
 from ebpflab.vm.image import DISK
 from ebpflab.vm.logged import check_output
@@ -90,7 +91,7 @@ def resume(
     try:
         guest.monitor.resume((saved / "state").read_bytes())
         guest.send(parcel)
-        guest.expect(delivery.RUN, _RESUME_SECONDS[machine.accel])
+        guest.expect(archive.RUN, _RESUME_SECONDS[machine.accel])
     except BaseException:
         guest.close()
         raise
@@ -153,7 +154,7 @@ def _boot_once(image: Path, machine: qemu.Machine, building: Path, steps: Steps)
     steps.begin("booting")
     guest = Guest(image, partial(qemu.cold, machine, image, disk, memory))
     try:
-        guest.expect(delivery.READY, _BOOT_SECONDS[machine.accel], steps.tick)
+        guest.expect(archive.READY, _BOOT_SECONDS[machine.accel], steps.tick)
         if guest.kernel_complaints():
             raise VMError(f"The guest's kernel stumbled while it booted. {guest.post_mortem()}")
         steps.begin("saving it")

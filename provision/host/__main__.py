@@ -148,7 +148,7 @@ def prepare_guest(always: bool, everybodys: bool = False) -> None:
 
     ``everybodys`` is for a hub: where root builds, every user's labs find it.
     """
-    features = module("ebpflab/agent/features.py")
+    features = module("ebpflab/agent/kernel/features.py")
     choice = module("ebpflab/features.py")
     local, why = choice.can_trace_kernel(features.probe())
     if local and not always:

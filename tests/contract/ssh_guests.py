@@ -17,7 +17,8 @@ from pathlib import Path
 
 import own_sshd
 
-from ebpflab.vm import delivery, lifecycle
+from ebpflab.transport import archive
+from ebpflab.vm import lifecycle
 from ebpflab.vm.guest import Guest
 
 _SSHD_CONFIG = """\
@@ -70,7 +71,7 @@ class Machine:
             except OSError:
                 return
             program = _PROGRAM.format(now=time.time(), files=files, script=self.script)
-            parcel = delivery.parcel({"__main__.py": program.encode()})
+            parcel = archive.parcel({"__main__.py": program.encode()})
             guest = lifecycle.start(lambda text: None, parcel)
             self.guests.append(guest)
             threading.Thread(target=_copy, args=(connection, guest), daemon=True).start()

@@ -18,7 +18,8 @@ pytestmark = pytest.mark.local
 
 NOBODY = 65534
 EBPFLAB = str(Path(sys.executable).with_name("ebpflab"))
-AGENT = "/usr/local/lib/ebpflab/agent"
+FOLDER = "/usr/local/lib/ebpflab"
+AGENT = f"{FOLDER}/agent.zip"
 STARTER = "/usr/local/lib/ebpflab/start-agent"
 ALLOWED = f"sudo -n {STARTER}"
 TRAP = "import os; print(os.getuid(), file=open({sprung!r}, 'a'))\n"
@@ -80,7 +81,9 @@ def test_the_rule_starts_the_agent_as_root_until_it_is_removed() -> None:
     assert done.returncode == 0, done.stderr
     shown, started = done.stdout.index("NOPASSWD"), done.stdout.index('"hello"')
     assert shown < started
-    assert done.stdout.endswith(f"Removed /etc/sudoers.d/ebpflab\nRemoved {AGENT[:-6]}\nrefused\n")
+    removed = ("/etc/sudoers.d/ebpflab", FOLDER)
+    lines = "".join(f"Removed {path}\n" for path in removed)
+    assert done.stdout.endswith(f"{lines}refused\n")
     assert "password is required" in done.stderr
 
 
@@ -121,8 +124,9 @@ def test_no_module_of_the_users_is_run_by_root(traps: Path) -> None:
         "/usr/bin/python3 -I -B {traps}",
         "{starter} {traps}",
         "{traps}/other",
-        "{agent}/__main__.py",
+        "{agent}",
         "{agent}/../../../../..{traps}/__main__.py",
+        "/usr/local/lib/ebpflab/../../../..{traps}/__main__.py",
         "PYTHONPATH={traps} {starter}",
         "LD_PRELOAD={traps}/x.so {starter}",
         "-E {starter}",
@@ -158,26 +162,26 @@ def test_a_link_to_what_is_allowed_brings_no_standard_library_along(traps: Path)
 
 
 def test_the_copy_cannot_be_replaced_by_the_user(traps: Path) -> None:
-    wire, main = f"{AGENT}/wire.py", f"{AGENT}/__main__.py"
     attempts = [
-        f"cp {traps}/wire.py {wire}",
+        f"cp {traps}/wire.py {AGENT}",
         f"cp {traps}/wire.py {STARTER}",
-        f"cp {traps}/bcc.py {AGENT}/bcc.py",
-        f"ln -sf {traps}/__main__.py {main}",
-        f"rm -f {main}",
+        f"cp {traps}/bcc.py {FOLDER}/bcc.py",
+        f"ln -sf {traps}/__main__.py {AGENT}",
+        f"rm -f {AGENT}",
         f"mv {AGENT} {AGENT}.old",
-        f"ln -sfn {traps} /usr/local/lib/ebpflab",
-        f"mkdir {AGENT}/__pycache__",
-        f"chmod a+w {wire}",
+        f"mv {FOLDER} {FOLDER}.old",
+        f"ln -sfn {traps} {FOLDER}",
+        f"mkdir {FOLDER}/__pycache__",
+        f"chmod a+w {AGENT}",
     ]
     tried = "\n".join(f"nobody {line} && echo done: {shlex.quote(line)}" for line in attempts)
     done = machine(f"""
         {EBPFLAB} setup-sudo --yes >/dev/null
-        find {AGENT} | sort | xargs ls -ld >/tmp/before.$$
+        find {FOLDER} | sort | xargs ls -ld >/tmp/before.$$
         set +e
         {tried}
         set -e
-        find {AGENT} | sort | xargs ls -ld | diff /tmp/before.$$ -
+        find {FOLDER} | sort | xargs ls -ld | diff /tmp/before.$$ -
         rm /tmp/before.$$
         nobody {ALLOWED}
     """)

@@ -23,7 +23,6 @@ from pathlib import Path
 from typing import Any
 
 REPOSITORY = Path(__file__).parents[2]
-sys.path.insert(0, str(REPOSITORY / "ebpflab" / "agent"))
 sys.path.append("/usr/lib/python3/dist-packages")  # bcc, for the agent's modules
 
 MEMORY_MIB = 2048
@@ -33,19 +32,19 @@ INPUT_BYTES = 8192
 
 def agent_reads(data: bytes) -> None:
     """As root: the frames of a notebook, up to requests and their answers."""
-    import session
-    import wire
+    from ebpflab.agent import session
+    from ebpflab.protocol import framing
 
     served = _served(session)
     try:
-        for kind, payload in wire.read_frames(io.BytesIO(data)):
-            if kind != wire.CONTROL:
-                raise wire.BadFrame("as `session.main` does")
+        for kind, payload in framing.read_frames(io.BytesIO(data)):
+            if kind != framing.CONTROL:
+                raise framing.BadFrame("as `session.main` does")
             served.submit(payload)
             request = served._requests.get()[0]
             if request.get("op") in _HARMLESS or not hasattr(served, f"op_{request.get('op')}"):
                 served.respond(request)
-    except wire.BadFrame:
+    except framing.BadFrame:
         pass
     served._submitted_bytes = served._taken_bytes = 0
 
@@ -64,17 +63,17 @@ def _served(session: Any) -> Any:
         """Without threads, and without a notebook."""
 
         def _answer(self, answer: dict[str, Any]) -> None:
-            import wire
+            from ebpflab.protocol import framing
 
-            wire.parse_control(b"".join(wire.control(answer)[1:]))
+            framing.parse_control(b"".join(framing.control(answer)[1:]))
 
     return Quiet(-1, end=lambda status: None)
 
 
 def agent_notes(data: bytes) -> None:
     """As root: the ELF file of a program that is traced."""
-    import notes
-    from faults import Fault
+    from ebpflab.agent.faults import Fault
+    from ebpflab.agent.processes import notes
 
     with tempfile.NamedTemporaryFile() as file:
         file.write(data)
@@ -92,7 +91,7 @@ def agent_notes(data: bytes) -> None:
 
 def agent_perf_map(data: bytes) -> None:
     """As root: what a traced program says of code that it made."""
-    import symbols
+    from ebpflab.agent.processes import symbols
 
     path = Path(f"/tmp/perf-{os.getpid()}.map")
     path.write_bytes(data)
@@ -107,8 +106,9 @@ def notebook_reads(data: bytes) -> None:
     """The frames of an agent, with somebody waiting and somebody listening."""
     from concurrent.futures import Future
 
-    from ebpflab import connection, errors
-    from ebpflab.agent import wire
+    from ebpflab import errors
+    from ebpflab.protocol import framing
+    from ebpflab.transport import connection
 
     talk = object.__new__(connection.Connection)  # without its threads
     talk._waiting = {number: Future() for number in range(1, 4)}
@@ -116,9 +116,9 @@ def notebook_reads(data: bytes) -> None:
     talk._sinks_lock, talk._hello, talk._lost = threading.RLock(), Future(), None
     talk._sinks[1] = (lambda lost, records: notebook_records(records),)
     try:
-        for kind, payload in wire.read_frames(io.BytesIO(data)):
+        for kind, payload in framing.read_frames(io.BytesIO(data)):
             talk._dispatch(kind, payload)
-    except wire.BadFrame:
+    except framing.BadFrame:
         pass
     for future in talk._waiting.values():
         if future.done() and future.exception() is None:
@@ -133,8 +133,8 @@ def notebook_records(data: bytes) -> None:
     import pandas as pd
 
     from ebpflab import frames
-    from ebpflab.agent.wire import BadFrame
     from ebpflab.btf import Bits, Column
+    from ebpflab.protocol.framing import BadFrame
 
     columns = [
         Column("n", 0, np.dtype("u8")),
@@ -204,33 +204,41 @@ def seeds(target: str) -> list[bytes]:
     """Whole inputs to begin with."""
     import struct
 
-    from ebpflab.agent import wire
+    from ebpflab.protocol import framing
 
     def joined(*frames: list[Any]) -> bytes:
         return b"".join(bytes(part) for frame in frames for part in frame)
 
     span = b"".join(struct.pack("<IIQ8s", 16, 1, n, b"name\0\0\0\0") for n in range(3))
-    mixed = span + struct.pack("<II8s", 5 | wire.DISCARD, 0, b"gone!") + span
+    mixed = span + struct.pack("<II8s", 5 | framing.DISCARD, 0, b"gone!") + span
     data = REPOSITORY / "tests" / "data" / "btf"
     return {
         "agent_reads": [
-            joined(wire.control({"id": 1, "op": op, "program": 1, "name": "c", "path": "/bin/ls"}))
+            joined(
+                framing.control({"id": 1, "op": op, "program": 1, "name": "c", "path": "/bin/ls"})
+            )
             for op in sorted(_HARMLESS)
         ]
-        + [joined(wire.control({"id": 2, "op": "tracepoint_format", "tp": "sched:sched_switch"}))],
+        + [
+            joined(
+                framing.control({"id": 2, "op": "tracepoint_format", "tp": "sched:sched_switch"})
+            )
+        ],
         "agent_notes": [Path("/usr/bin/true").read_bytes()[:INPUT_BYTES], _probe_elf()],
         "agent_perf_map": [b"1000 20 work\n0x2000 8 other name\n"],
         "notebook_reads": [
             joined(
-                wire.control({"hello": {"protocol": 1}}),
-                wire.encode(wire.BATCH, wire.BATCH_HEADER.pack(1, 0), span),
-                wire.encode(wire.BATCH, wire.BATCH_HEADER.pack(2, 3), mixed),
-                wire.encode(wire.BLOB, wire.BLOB_HEADER.pack(1), b"blob"),
-                wire.control({"id": 1, "ok": {"n": 1}}),
+                framing.control({"hello": {"protocol": 1}}),
+                framing.encode(framing.BATCH, framing.BATCH_HEADER.pack(1, 0), span),
+                framing.encode(framing.BATCH, framing.BATCH_HEADER.pack(2, 3), mixed),
+                framing.encode(framing.BLOB, framing.BLOB_HEADER.pack(1), b"blob"),
+                framing.control({"id": 1, "ok": {"n": 1}}),
             ),
             joined(
-                wire.control({"id": 2, "fault": {"type": "VerifierError", "detail": {"log": "l"}}}),
-                wire.control({"id": 3, "fault": {"type": "CompileError", "message": "m"}}),
+                framing.control(
+                    {"id": 2, "fault": {"type": "VerifierError", "detail": {"log": "l"}}}
+                ),
+                framing.control({"id": 3, "fault": {"type": "CompileError", "message": "m"}}),
             ),
         ],
         "notebook_records": [span, mixed],
@@ -284,7 +292,7 @@ def fuzz(target: str, seconds: int, folder: Path) -> dict[str, Any]:
 def main(target: str, seconds: str, folder: str) -> None:
     import atheris
 
-    with atheris.instrument_imports(include=["ebpflab", *_agent_modules()]):
+    with atheris.instrument_imports(include=["ebpflab"]):
         for each in seeds(target):
             TARGETS[target](each)  # imports all there is to import
     corpus = Path(folder) / target
@@ -302,10 +310,6 @@ def main(target: str, seconds: str, folder: str) -> None:
     ]
     atheris.Setup([sys.argv[0], *options], TARGETS[target])
     atheris.Fuzz()
-
-
-def _agent_modules() -> list[str]:
-    return [path.stem for path in (REPOSITORY / "ebpflab" / "agent").glob("*.py")]
 
 
 if __name__ == "__main__":

@@ -20,8 +20,9 @@ import pytest
 from counting import COUNTER, Counted
 
 import ebpflab
-from ebpflab.agent import wire
 from ebpflab.errors import ConnectionLost, TargetError, WireError
+from ebpflab.protocol import framing
+from ebpflab.transport import archive
 
 Counting = Callable[[str], Counted]
 local = pytest.mark.local
@@ -47,9 +48,9 @@ KILLED, ODD = (ConnectionLost, "was killed by signal 9"), (WireError, "not our p
 # What the agent's end of the wire says, and the error that comes of it.
 BROKEN: dict[str, tuple[bytes, tuple[type[TargetError], str]]] = {
     "nothing more": (b"", KILLED),
-    "a frame cut in the middle": (wire.HEADER.pack(1000, wire.BATCH) + b"cut", KILLED),
+    "a frame cut in the middle": (framing.HEADER.pack(1000, framing.BATCH) + b"cut", KILLED),
     "garbage": (b"GET / HTTP/1.1\r\n\r\n", ODD),
-    "a giant length": (wire.HEADER.pack(0xFFFFFFFF, wire.CONTROL), ODD),
+    "a giant length": (framing.HEADER.pack(0xFFFFFFFF, framing.CONTROL), ODD),
 }
 
 
@@ -84,28 +85,29 @@ def _say_in_its_place(it: Counted, data: bytes) -> None:
         file.write(data)
 
 
-AGENT = str(Path(wire.__file__).parent)
 BAD_INPUT = {
     "garbage": b"GET / HTTP/1.1\r\n\r\n",
-    "a giant length": wire.HEADER.pack(0xFFFFFFFF, wire.CONTROL),
-    "a frame cut in the middle": wire.HEADER.pack(1000, wire.CONTROL) + b'{"id": 1',
-    "a batch": b"".join(wire.encode(wire.BATCH, b"x" * 12)),  # type: ignore[arg-type]
-    "no JSON": b"".join(wire.encode(wire.CONTROL, b"{]")),  # type: ignore[arg-type]
+    "a giant length": framing.HEADER.pack(0xFFFFFFFF, framing.CONTROL),
+    "a frame cut in the middle": framing.HEADER.pack(1000, framing.CONTROL) + b'{"id": 1',
+    "a batch": b"".join(framing.encode(framing.BATCH, b"x" * 12)),  # type: ignore[arg-type]
+    "no JSON": b"".join(framing.encode(framing.CONTROL, b"{]")),  # type: ignore[arg-type]
 }
 
 
 @local
 @pytest.mark.parametrize("name", BAD_INPUT)
-def test_an_agent_that_hears_nonsense_ends_in_order(name: str) -> None:
+def test_an_agent_that_hears_nonsense_ends_in_order(name: str, tmp_path: Path) -> None:
+    agent = tmp_path / "agent.zip"
+    agent.write_bytes(archive.agent())
     python = shutil.which("python3", path="/usr/bin")
     assert python is not None
     done = subprocess.run(
-        [python, "-I", "-B", AGENT], input=BAD_INPUT[name], capture_output=True, timeout=120
+        [python, "-I", "-B", agent], input=BAD_INPUT[name], capture_output=True, timeout=120
     )
     assert done.returncode == 0
     assert b'"hello"' in done.stdout
-    frames = list(wire.read_frames(io.BytesIO(done.stdout)))
-    assert [kind for kind, _ in frames] == [wire.CONTROL]
+    frames = list(framing.read_frames(io.BytesIO(done.stdout)))
+    assert [kind for kind, _ in frames] == [framing.CONTROL]
 
 
 # -- labs beside one another ---------------------------------------------------------------------

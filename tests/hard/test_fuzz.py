@@ -19,11 +19,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ebpflab import Program, btf, frames
-from ebpflab.agent import wire
-from ebpflab.connection import Answer
 from ebpflab.errors import WireError
-
-AGENT = Path(wire.__file__).parent
+from ebpflab.protocol import framing
+from ebpflab.transport.connection import Answer
 
 
 @st.composite
@@ -51,7 +49,7 @@ def test_nothing_but_what_it_says_comes_of_any_bytes(target: str) -> None:
 def test_a_batch_whose_records_do_not_add_up_is_refused() -> None:
     record = struct.pack("<II8s", 8, 0, b"12345678")
     for span in (record[:-4], record + struct.pack("<II", 900, 0), b"\0" * 12):
-        with pytest.raises(wire.BadFrame):
+        with pytest.raises(framing.BadFrame):
             frames.count_records(span)
 
 
@@ -104,11 +102,12 @@ AGENT_READS = (
     PEAK
     + """
 import os, sys
-sys.path[:0] = [AGENT, "/usr/lib/python3/dist-packages"]
-import session, wire
+sys.path.append("/usr/lib/python3/dist-packages")
+from ebpflab.agent import session
+from ebpflab.protocol import framing
 session._work = lambda self: None
 session.Session.begin = lambda self: None   # nobody answers: what does waiting cost?
-request = b"".join(wire.control(dict(id=1, op="x", text="x" * (1 << 20))))
+request = b"".join(framing.control(dict(id=1, op="x", text="x" * (1 << 20))))
 reader, writer = os.pipe()
 if os.fork() == 0:
     os.close(reader)
@@ -127,8 +126,9 @@ session.main(reader, -1, end)
 
 
 def test_a_flood_of_requests_ends_the_session_and_not_the_memory() -> None:
-    code = AGENT_READS.replace("AGENT", repr(str(AGENT)))
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        [sys.executable, "-c", AGENT_READS], capture_output=True, text=True, timeout=120
+    )
     assert "requests wait for an answer" in done.stderr
     assert int(done.stdout) < 400  # MiB
 
@@ -137,9 +137,8 @@ READ_NOTES = (
     PEAK
     + """
 import sys
-sys.path.insert(0, AGENT)
-import notes
-from faults import Fault
+from ebpflab.agent.faults import Fault
+from ebpflab.agent.processes import notes
 try:
     notes.read(sys.argv[1])
 except Fault as fault:
@@ -156,7 +155,7 @@ def test_an_elf_file_of_giant_parts_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "sparse"
     path.write_bytes(data)
     os.truncate(path, 9 << 30)
-    command = [sys.executable, "-c", READ_NOTES.replace("AGENT", repr(str(AGENT))), str(path)]
+    command = [sys.executable, "-c", READ_NOTES, str(path)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert "cut or damaged" in done.stdout, done.stderr
     assert int(done.stdout.split()[-1]) < 200  # MiB
@@ -165,6 +164,6 @@ def test_an_elf_file_of_giant_parts_is_refused(tmp_path: Path) -> None:
 def test_an_answer_may_hold_anything_that_json_can() -> None:
     """What the agent is asked by a notebook of another make is answered, not died of."""
     for request in ({}, {"id": [1], "op": 5}, {"id": 1, "op": "load"}, {"op": "__init__"}):
-        fuzz.agent_reads(b"".join(wire.control(request)))
+        fuzz.agent_reads(b"".join(framing.control(request)))
     deep = b"[" * 5000
-    fuzz.agent_reads(wire.HEADER.pack(len(deep), wire.CONTROL) + deep)
+    fuzz.agent_reads(framing.HEADER.pack(len(deep), framing.CONTROL) + deep)

@@ -1,9 +1,9 @@
 """Runs under the system's Python, as root: what BCC makes of programs with and without precompiled
 headers, each told by what is loaded and by what clang prints.
 
-    compile_both.py AGENT FOLDER < '[{"name": ..., "text": ..., "cflags": [...]}, ...]'
+    compile_both.py AGENT_ZIP FOLDER < '[{"name": ..., "text": ..., "cflags": [...]}, ...]'
 
-AGENT is the agent's folder, FOLDER keeps the precompiled headers. Prints JSON: for each name, the
+FOLDER keeps the precompiled headers. Prints JSON: for each name, the
 includes that were precompiled, and where the results differ.
 """
 
@@ -18,13 +18,11 @@ from pathlib import Path
 
 sys.path.insert(0, sys.argv[1])
 import bcc
-import choices
-import compiling
-import headers
-import precompiled
-import typeinfo
-from faults import printed
-from instrument import instrument
+
+from ebpflab.agent.faults import printed
+from ebpflab.agent.kernel import btf, headers
+from ebpflab.agent.programs import choices, compiling, precompiled
+from ebpflab.agent.programs.instrument import instrument
 
 _KINDS = [bcc.BPF.KPROBE, bcc.BPF.TRACEPOINT, bcc.BPF.RAW_TRACEPOINT, bcc.BPF.PERF_EVENT]
 _MAP_OF = 1  # BPF_PSEUDO_MAP_FD, in the source register of an instruction that loads 64 bits
@@ -46,7 +44,7 @@ def instructions(code, maps):
 def lines(fd, tree):
     """The places in the source that the kernel keeps for the instructions of a loaded function."""
     info = ct.create_string_buffer(_INFO_BYTES)
-    typeinfo._info(fd, info)
+    btf._info(fd, info)
     (number,) = struct.unpack_from("<I", info, _BTF_ID_AT)
     (count,) = struct.unpack_from("<I", info, _LINE_COUNT_AT)
     if not count or not number:
@@ -56,9 +54,9 @@ def lines(fd, tree):
     struct.pack_into("<I", info, _LINE_COUNT_AT, count)
     struct.pack_into("<Q", info, _LINES_AT, ct.addressof(records))
     struct.pack_into("<I", info, _LINE_BYTES_AT, _LINE.size)
-    typeinfo._info(fd, info)
-    table = typeinfo.bpf(typeinfo._BTF_GET_FD_BY_ID, struct.pack("<4I", number, 0, 0, 0))
-    blob = typeinfo._read(table)
+    btf._info(fd, info)
+    table = btf.bpf(btf._BTF_GET_FD_BY_ID, struct.pack("<4I", number, 0, 0, 0))
+    blob = btf._read(table)
     os.close(table)
     strings = struct.unpack_from("<I", blob, 4)[0] + struct.unpack_from("<I", blob, 16)[0]
 
@@ -107,7 +105,7 @@ def outcome(text, cflags, choice, tree):
             str(bcc.lib.bpf_table_key_desc(bpf.module, name)),
             str(bcc.lib.bpf_table_leaf_desc(bpf.module, name)),
         ]
-    types = typeinfo.of_maps(maps).hex()
+    types = btf.of_maps(maps).hex()
     compared = {"log": log, "types": types, **described, **functions(bpf, maps, tree)}
     bpf.cleanup()
     return compared

@@ -16,10 +16,10 @@ from test_bcc_tools import ARGUMENTS, BIG_HEADERS, EVERY, SMALL_HEADERS
 
 from ebpflab import Lab
 from ebpflab.replay import tape
+from ebpflab.transport import archive
 
 HERE = Path(__file__).parent
-AGENT = HERE.parents[1] / "ebpflab" / "agent"
-TAPES = sorted((AGENT.parent / "replay" / "chapters").glob("*.tape.xz"))
+TAPES = sorted((HERE.parents[1] / "ebpflab" / "replay" / "chapters").glob("*.tape.xz"))
 PREFIXES = HERE.parents[1] / "provision" / "prefixes.txt"
 EVERY_TOOL = (SMALL_HEADERS + BIG_HEADERS).split()
 TOOLS = EVERY_TOOL if EVERY else EVERY_TOOL[::2]
@@ -50,8 +50,10 @@ def programs_of(tools: list[str]) -> list[dict[str, Any]]:
 
 def compared(programs: list[dict[str, Any]], folder: Path) -> list[dict[str, Any]]:
     folder.chmod(0o755)
+    agent = folder / "agent.zip"
+    agent.write_bytes(archive.agent())
     done = subprocess.run(
-        [SYSTEM_PYTHON, str(HERE / "compile_both.py"), str(AGENT), str(folder)],
+        [SYSTEM_PYTHON, str(HERE / "compile_both.py"), str(agent), str(folder)],
         input=json.dumps(programs),
         capture_output=True,
         text=True,

@@ -2,20 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 
-import pytest
-from agent_modules import agent_module
+from ebpflab.agent.streams import drain
 
 LINES = b"".join(b"%d\n" % number for number in range(500_009))  # 3.4 MB
-
-
-@pytest.fixture(scope="module")
-def streams() -> Iterator[ModuleType]:
-    with agent_module("streams") as module:
-        yield module
 
 
 class Sent:
@@ -29,31 +20,29 @@ class Sent:
         assert len(self.data) <= 4 << 20, "it would go on for ever"
 
 
-def test_one_look_at_lines_that_never_end_does_end(streams: ModuleType) -> None:
-    lines, sent = streams.LinesStream(1, "/dev/zero"), Sent()
+def test_one_look_at_lines_that_never_end_does_end() -> None:
+    lines, sent = drain.LinesStream(1, "/dev/zero"), Sent()
     lines.drain(sent)
     assert len(sent.data) == lines.size_bytes
     assert lines.crowded and lines.behind(lines.mark())
     lines.close()
 
 
-def test_what_is_there_at_a_sync_is_sent_however_many_looks_it_takes(
-    streams: ModuleType, tmp_path: Path
-) -> None:
+def test_what_is_there_at_a_sync_is_sent_however_many_looks_it_takes(tmp_path: Path) -> None:
     (tmp_path / "trace_pipe").write_bytes(LINES)
-    lines, sent = streams.LinesStream(1, str(tmp_path / "trace_pipe")), Sent()
-    drain = streams.Drain(sent, lambda error: None)
-    drain._streams[1] = lines  # not by add(): a file of the disk cannot be waited for
-    drain.call = lambda function: function()
-    drain.sync([1])
+    lines, sent = drain.LinesStream(1, str(tmp_path / "trace_pipe")), Sent()
+    drainer = drain.Drain(sent, lambda error: None)
+    drainer._streams[1] = lines  # not by add(): a file of the disk cannot be waited for
+    drainer.call = lambda function: function()
+    drainer.sync([1])
     assert sent.data == LINES
     assert not lines.crowded
     lines.close()
 
 
-def test_what_is_older_than_a_program_is_left_out(streams: ModuleType, tmp_path: Path) -> None:
+def test_what_is_older_than_a_program_is_left_out(tmp_path: Path) -> None:
     (tmp_path / "trace_pipe").write_bytes(LINES)
-    lines, sent = streams.LinesStream(1, str(tmp_path / "trace_pipe")), Sent()
+    lines, sent = drain.LinesStream(1, str(tmp_path / "trace_pipe")), Sent()
     lines.reset()
     with (tmp_path / "trace_pipe").open("ab") as file:
         file.write(b"new\n")

@@ -6,8 +6,8 @@ from typing import Any, cast
 
 import pytest
 
-from ebpflab.connection import Connection
 from ebpflab.streams import Messages
+from ebpflab.transport.connection import Connection
 
 LINE = "          target-501     [001] d...1   12.5: bpf_trace_printk: call {}\n"
 

@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 
 import pytest
-from agent_modules import agent_module
+
+from ebpflab.agent.kernel import headers
 
 
-@pytest.fixture(scope="module")
-def headers() -> Iterator[ModuleType]:
-    with agent_module("headers") as module:
-        yield module
-
-
-def test_the_release_is_what_uname_says(headers: ModuleType, tmp_path: Path) -> None:
+def test_the_release_is_what_uname_says(tmp_path: Path) -> None:
     """Debian 12's tree: its kernel.release names the upstream version alone."""
     assert headers.release_of(tmp_path) is None
     for name, text in (
@@ -45,7 +38,5 @@ KERNELS = "In file included from /virtual/main.c:2:\ninclude/linux/fs.h:9:2: err
         (MAP, False),
     ],
 )
-def test_a_header_is_blamed_where_the_program_is_not(
-    headers: ModuleType, log: str, blamed: bool
-) -> None:
+def test_a_header_is_blamed_where_the_program_is_not(log: str, blamed: bool) -> None:
     assert headers.are_blamed(log) is blamed

@@ -3,21 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 
 import pytest
-from agent_modules import agent_module
+
+from ebpflab.agent.kernel import headers
 
 KCONFIG, ASM = "include/linux/kconfig.h", "arch/x86/include/asm/ptrace.h"
 RELEASE_FILE = "include/generated/utsrelease.h"
-
-
-@pytest.fixture(scope="module")
-def headers() -> Iterator[ModuleType]:
-    with agent_module("headers") as module:
-        yield module
 
 
 class Machine:
@@ -40,7 +33,7 @@ class Machine:
         (self.modules / release / "build").symlink_to(tree)
         return tree
 
-    def borrow(self, headers: ModuleType) -> Path:
+    def borrow(self) -> Path:
         chooser = headers.Headers(self.modules, self.src, self.cache)
         assert not chooser.prepare(None)["matching"]
         return Path(os.environ["BCC_KERNEL_SOURCE"])
@@ -61,36 +54,32 @@ def debian(machine: Machine, flavour: str) -> None:
 
 @pytest.mark.parametrize("flavour", ["amd64", "cloud-amd64", "arm64-16k"])
 def test_of_debian_the_common_part_is_in_it_whatever_the_flavour(
-    headers: ModuleType, machine: Machine, flavour: str
+    machine: Machine, flavour: str
 ) -> None:
     debian(machine, flavour)
-    tree = machine.borrow(headers)
+    tree = machine.borrow()
     assert (tree / KCONFIG).read_text() == (tree / ASM).read_text()
     assert (tree / "include/both.h").read_text() == f"linux-headers-6.1.0-56-{flavour}"
     assert headers.release_of(tree) == f"6.1.0-56-{flavour}"
 
 
-def test_of_ubuntu_the_folders_that_are_links_are_in_it(
-    headers: ModuleType, machine: Machine
-) -> None:
+def test_of_ubuntu_the_folders_that_are_links_are_in_it(machine: Machine) -> None:
     machine.write("linux-headers-6.8.0-31", KCONFIG, ASM)
     flavour = machine.flavour("6.8.0-31-generic")
     (flavour / "include/linux").symlink_to("../../linux-headers-6.8.0-31/include/linux")
     (flavour / "arch/x86/include").mkdir(parents=True)
     asm = "../../../../linux-headers-6.8.0-31/arch/x86/include/asm"
     (flavour / "arch/x86/include/asm").symlink_to(asm)
-    tree = machine.borrow(headers)
+    tree = machine.borrow()
     assert (tree / KCONFIG).read_text() == (tree / ASM).read_text() == "linux-headers-6.8.0-31"
     assert headers.release_of(tree) == "6.8.0-31-generic"
 
 
-def test_a_tree_that_is_whole_is_kept_and_one_that_is_not_is_made_anew(
-    headers: ModuleType, machine: Machine
-) -> None:
+def test_a_tree_that_is_whole_is_kept_and_one_that_is_not_is_made_anew(machine: Machine) -> None:
     debian(machine, "amd64")
-    tree = machine.borrow(headers)
+    tree = machine.borrow()
     (tree / "kept").touch()
-    assert (machine.borrow(headers) / "kept").exists()
+    assert (machine.borrow() / "kept").exists()
     (tree / KCONFIG).unlink()  # as an earlier version has left it of Debian's cloud headers
-    assert (machine.borrow(headers) / KCONFIG).exists()
+    assert (machine.borrow() / KCONFIG).exists()
     assert not (tree / "kept").exists()

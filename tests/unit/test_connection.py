@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from ebpflab import connection as connection_module
-from ebpflab import errors
-from ebpflab.agent import wire
-from ebpflab.connection import Connection
-from ebpflab.targets.base import Transport
+from ebpflab import agent, errors
+from ebpflab.protocol import framing
+from ebpflab.transport import connection as connection_module
+from ebpflab.transport.base import Transport
+from ebpflab.transport.connection import Connection
 
 
 class FakeTransport(Transport):
@@ -34,14 +34,14 @@ class FakeTransport(Transport):
         return "The agent was eaten."
 
 
-def _say(end: socket.socket, message: wire.Message) -> None:
-    wire.write_frame(end.fileno(), wire.control(message))
+def _say(end: socket.socket, message: framing.Message) -> None:
+    framing.write_frame(end.fileno(), framing.control(message))
 
 
-def _requests(end: socket.socket) -> Iterator[wire.Message]:
+def _requests(end: socket.socket) -> Iterator[framing.Message]:
     with end.makefile("rb") as file:
-        for _, payload in wire.read_frames(file):
-            yield wire.parse_control(payload)
+        for _, payload in framing.read_frames(file):
+            yield framing.parse_control(payload)
 
 
 def test_another_protocol_version_is_refused() -> None:
@@ -50,7 +50,7 @@ def test_another_protocol_version_is_refused() -> None:
         end.recv(1)
 
     connection = Connection(FakeTransport(agent))
-    with pytest.raises(errors.WireError, match=f"version 99.*version {wire.PROTOCOL}"):
+    with pytest.raises(errors.WireError, match=f"version 99.*version {framing.PROTOCOL}"):
         connection.hello()
     connection.close()
 
@@ -67,7 +67,7 @@ def test_garbage_is_named() -> None:
 
 def test_a_request_under_way_learns_of_the_end() -> None:
     def agent(end: socket.socket) -> None:
-        _say(end, {"hello": {"protocol": wire.PROTOCOL}})
+        _say(end, {"hello": {"protocol": framing.PROTOCOL}})
         next(_requests(end))
 
     connection = Connection(FakeTransport(agent))
@@ -82,14 +82,16 @@ def test_a_request_under_way_learns_of_the_end() -> None:
 
 def test_blobs_and_batches_reach_whoever_waits_for_them() -> None:
     def agent(end: socket.socket) -> None:
-        _say(end, {"hello": {"protocol": wire.PROTOCOL}})
+        _say(end, {"hello": {"protocol": framing.PROTOCOL}})
         for request in _requests(end):
-            wire.write_frame(
-                end.fileno(), wire.encode(wire.BATCH, wire.BATCH_HEADER.pack(7, 3), b"records")
+            framing.write_frame(
+                end.fileno(),
+                framing.encode(framing.BATCH, framing.BATCH_HEADER.pack(7, 3), b"records"),
             )
             for part in (b"one ", b"two"):
-                wire.write_frame(
-                    end.fileno(), wire.encode(wire.BLOB, wire.BLOB_HEADER.pack(request["id"]), part)
+                framing.write_frame(
+                    end.fileno(),
+                    framing.encode(framing.BLOB, framing.BLOB_HEADER.pack(request["id"]), part),
                 )
             _say(end, {"id": request["id"], "ok": {"echo": request["op"]}})
 
@@ -108,11 +110,11 @@ def test_what_came_before_anybody_listened_comes_first() -> None:
     """What attaches itself while it is loaded sends before its streams are known here."""
 
     def agent(end: socket.socket) -> None:
-        _say(end, {"hello": {"protocol": wire.PROTOCOL}})
+        _say(end, {"hello": {"protocol": framing.PROTOCOL}})
         for number, request in enumerate(_requests(end)):
             records = b"batch %d" % number
-            batch = wire.encode(wire.BATCH, wire.BATCH_HEADER.pack(7, number), records)
-            wire.write_frame(end.fileno(), batch)
+            batch = framing.encode(framing.BATCH, framing.BATCH_HEADER.pack(7, number), records)
+            framing.write_frame(end.fileno(), batch)
             _say(end, {"id": request["id"], "ok": {}})
 
     got: list[tuple[int, bytes]] = []
@@ -140,10 +142,10 @@ def test_every_fault_of_the_agent_has_its_exception() -> None:
     import re
     from pathlib import Path
 
-    folder = Path(wire.__file__).parent
+    folder = Path(agent.__file__).parent
     named = {
         name
-        for path in folder.glob("*.py")
+        for path in folder.rglob("*.py")
         for name in re.findall(r"""(?:Fault\(|_give_up\(\s*writer,)\s*"(\w+)\"""", path.read_text())
     }
     assert {"CompileError", "AgentFault", "BccMissing", "UnknownEvent"} <= named
@@ -160,19 +162,19 @@ def test_a_fault_of_an_unknown_kind_is_still_an_error() -> None:
 @pytest.mark.parametrize(
     "frame",
     [
-        wire.encode(wire.BATCH, b"short"),
-        wire.encode(wire.BLOB, b""),
-        wire.control({"hello": "who?"}),
-        wire.control({"id": [1], "ok": {}}),
-        wire.control({"id": 1, "ok": 5}),
-        wire.control({"fault": "a fault"}),
+        framing.encode(framing.BATCH, b"short"),
+        framing.encode(framing.BLOB, b""),
+        framing.control({"hello": "who?"}),
+        framing.control({"id": [1], "ok": {}}),
+        framing.control({"id": 1, "ok": 5}),
+        framing.control({"fault": "a fault"}),
     ],
 )
-def test_a_frame_that_means_nothing_is_named(frame: list[wire.Buffer]) -> None:
+def test_a_frame_that_means_nothing_is_named(frame: list[framing.Buffer]) -> None:
     def agent(end: socket.socket) -> None:
-        _say(end, {"hello": {"protocol": wire.PROTOCOL}})
+        _say(end, {"hello": {"protocol": framing.PROTOCOL}})
         next(_requests(end))
-        wire.write_frame(end.fileno(), frame)
+        framing.write_frame(end.fileno(), frame)
         end.recv(1)
 
     connection = Connection(FakeTransport(agent))
@@ -186,8 +188,8 @@ def test_what_nobody_listens_to_does_not_fill_the_memory(monkeypatch: pytest.Mon
 
     def agent(end: socket.socket) -> None:
         for request, stream in zip(_requests(end), (1, 2, 2, 2), strict=False):
-            header = wire.BATCH_HEADER.pack(stream, 0)
-            wire.write_frame(end.fileno(), wire.encode(wire.BATCH, header, bytes(48)))
+            header = framing.BATCH_HEADER.pack(stream, 0)
+            framing.write_frame(end.fileno(), framing.encode(framing.BATCH, header, bytes(48)))
             _say(end, {"id": request["id"], "ok": {}})
 
     connection = Connection(FakeTransport(agent))

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from ebpflab.agent import features
-from ebpflab.agent.features import Finding, Machine
+from ebpflab.agent.kernel import features
+from ebpflab.agent.kernel.features import Finding, Machine
 
 RELEASE = "6.12.57+deb13-amd64"
 

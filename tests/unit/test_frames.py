@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ebpflab import frames
-from ebpflab.agent import wire
 from ebpflab.btf import Bits, Column
+from ebpflab.protocol import framing
 
 EVENT = frames.layout_of(
     [Column("n", 0, np.dtype("u8")), Column("name", 8, np.dtype("S8"), "text")], 16, "data"
@@ -24,7 +24,9 @@ EVENT = frames.layout_of(
 
 
 def _record(data: bytes, flags: int = 0, word: int = 0) -> bytes:
-    return (struct.pack("<II", len(data) | flags, word) + data).ljust(wire.stride(len(data)), b"\0")
+    return (struct.pack("<II", len(data) | flags, word) + data).ljust(
+        framing.stride(len(data)), b"\0"
+    )
 
 
 def _columns(data: npt.NDArray[Any]) -> dict[str, Any]:
@@ -49,7 +51,7 @@ def test_records_of_one_size(numbers: list[int], first: int) -> None:
 @given(st.lists(st.tuples(st.integers(0, 1000), st.booleans(), st.integers(8, 30)), max_size=30))
 def test_mixed_sizes_and_discards(rows: list[tuple[int, bool, int]]) -> None:
     span = b"".join(
-        _record(_event(n, b"abcdefgh").ljust(30, b"!")[:size], wire.DISCARD if gone else 0)
+        _record(_event(n, b"abcdefgh").ljust(30, b"!")[:size], framing.DISCARD if gone else 0)
         for n, gone, size in rows
     )
     kept = [(n, size) for n, gone, size in rows if not gone]

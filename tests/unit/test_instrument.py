@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ebpflab.agent.instrument import instrument
+from ebpflab.agent.programs.instrument import instrument
 
 RING = "BPF_RINGBUF_OUTPUT(out, 8);\n"
 

@@ -20,19 +20,25 @@ AGENT = PACKAGE / "agent"
 # From the kernel's side to the reader's. `errors` and `diagnostics` are one room: the text of
 # an error, and the exceptions that carry it.
 ROOMS = (
-    "errors diagnostics closing",
+    "protocol",
+    "agent.faults",
+    "agent.kernel",
+    "agent.processes",
+    "agent.streams",
+    "agent.probes",
+    "agent.programs",
     "agent",
+    "errors diagnostics closing",
     "progress",
+    "transport",
     "rich",
     "features",
     "sudo",
     "cells",
-    "targets.base",
     "replay",
     "vm",
     "targets",
     "chapters",
-    "connection",
     "btf",
     "frames histograms",
     "entries",
@@ -91,10 +97,9 @@ def sources(folder: Path) -> list[Path]:
 
 @pytest.mark.parametrize("path", sources(AGENT), ids=lambda path: path.name)
 def test_agent_imports_only_the_standard_library_bcc_and_itself(path: Path) -> None:
-    own = {module.stem for module in AGENT.glob("*.py")}
-    allowed = sys.stdlib_module_names | own | {"bcc"}
-    found = {name.split(".")[0] for name in imports(ast.parse(path.read_text()))}
-    assert found <= allowed
+    own = ("ebpflab.agent.", "ebpflab.protocol.")
+    found = {name for name in imports(ast.parse(path.read_text())) if not name.startswith(own)}
+    assert {name.split(".")[0] for name in found} <= sys.stdlib_module_names | {"bcc"}
 
 
 @pytest.mark.parametrize("path", sources(AGENT), ids=lambda path: path.name)
@@ -102,15 +107,9 @@ def test_agent_is_python_3_9(path: Path) -> None:
     ast.parse(path.read_text(), feature_version=(3, 9))
 
 
-def test_agent_is_one_flat_folder() -> None:
-    # `ebpflab setup-sudo` and the zip sent to a guest take its modules, and no folders.
-    assert all(path.parent == AGENT for path in sources(AGENT))
-
-
 @pytest.mark.parametrize(
     "path",
-    [path for path in sources(PACKAGE) if AGENT not in path.parents and path.parent != PACKAGE]
-    + [path for path in sorted(PACKAGE.glob("*.py")) if path.name != "__init__.py"],
+    [path for path in sources(PACKAGE) if path != PACKAGE / "__init__.py"],
     ids=lambda path: str(path.relative_to(PACKAGE)),
 )
 def test_rooms_import_only_leftwards(path: Path) -> None:
@@ -135,7 +134,7 @@ def test_wheel_holds_the_recipe_and_the_labs_once(tmp_path: Path) -> None:
     assert len(names) == len(set(names))
     packed = {name for name in names if name.startswith("ebpflab/")}
     assert "ebpflab/provision/packages.txt" in packed
-    assert {f"ebpflab/agent/{path.name}" for path in sources(AGENT)} <= packed
+    assert {str(path.relative_to(REPOSITORY)) for path in sources(AGENT)} <= packed
     assert {name.split("/")[0] for name in names} == {"ebpflab", wheel_metadata()}
 
 

@@ -17,12 +17,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ebpflab import frames
-from ebpflab.agent.wire import stride
 from ebpflab.btf import Column
 from ebpflab.errors import ConnectionLost, ProgramError, TableError
 from ebpflab.live import Live, snapshot
 from ebpflab.live.history import MOST_POINTS, History
 from ebpflab.live.sources import Look, StreamSource, TableSource, log2_counts, log2_label, numeric
+from ebpflab.protocol.framing import stride
 
 LAYOUT = frames.layout_of(
     [

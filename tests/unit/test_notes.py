@@ -3,20 +3,14 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 
 import pytest
-from agent_modules import agent_module
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-
-@pytest.fixture(scope="module")
-def notes() -> Iterator[ModuleType]:
-    with agent_module("notes") as module:
-        yield module
+from ebpflab.agent.faults import Fault
+from ebpflab.agent.processes import notes
 
 
 def note(order: str, word: str, texts: bytes, *addresses: int) -> bytes:
@@ -53,7 +47,7 @@ def elf(order: str, wide: bool, machine: int = 62, base: int = 0x2000) -> bytes:
 
 @pytest.mark.parametrize("order", ["<", ">"])
 @pytest.mark.parametrize("wide", [True, False])
-def test_the_probes_of_a_file(notes, tmp_path: Path, order: str, wide: bool) -> None:  # type: ignore[no-untyped-def]
+def test_the_probes_of_a_file(tmp_path: Path, order: str, wide: bool) -> None:
     path = tmp_path / "program"
     path.write_bytes(elf(order, wide))
     assert notes.read(str(path)) == (
@@ -67,7 +61,7 @@ def test_the_probes_of_a_file(notes, tmp_path: Path, order: str, wide: bool) -> 
 
 @settings(max_examples=300)
 @given(data=st.data())
-def test_a_damaged_file_is_a_fault_or_other_notes(notes, data, tmp_path_factory) -> None:  # type: ignore[no-untyped-def]
+def test_a_damaged_file_is_a_fault_or_other_notes(data, tmp_path_factory) -> None:
     good = bytearray(elf("<", True))
     for _ in range(data.draw(st.integers(1, 4))):
         good[data.draw(st.integers(4, len(good) - 1))] = data.draw(st.integers(0, 255))
@@ -75,12 +69,12 @@ def test_a_damaged_file_is_a_fault_or_other_notes(notes, data, tmp_path_factory)
     path.write_bytes(good[: data.draw(st.integers(4, len(good)))])
     try:
         notes.read(str(path))
-    except notes.Fault as fault:
+    except Fault as fault:
         assert fault.type == "AttachError" and "damaged" in str(fault)
 
 
-def test_another_processors_program_is_refused(notes, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_another_processors_program_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "program"
     path.write_bytes(elf(">", True, machine=22))
-    with pytest.raises(notes.Fault, match="another processor"):
+    with pytest.raises(Fault, match="another processor"):
         notes.check_machine(str(path))

@@ -9,10 +9,10 @@ from typing import Any, cast
 import pytest
 
 from ebpflab import places
-from ebpflab.connection import Answer, Connection
 from ebpflab.elf import Binary
 from ebpflab.errors import AttachError
 from ebpflab.returns import instruction_at
+from ebpflab.transport.connection import Answer, Connection
 
 LIBRARY = r"""
 static __attribute__((noinline)) long hidden(long n) { return n * 3 + 1; }

@@ -2,14 +2,11 @@
 
 import subprocess
 import sys
-from pathlib import Path
-
-import ebpflab.agent
 
 LINES = 50_000
 TWO_THREADS = f"""
 import os, sys, threading
-from faults import printed
+from ebpflab.agent.faults import printed
 
 def write():
     for _ in range({LINES}):
@@ -29,8 +26,6 @@ with printed:
 
 
 def test_of_what_two_threads_print_at_once_nothing_is_lost() -> None:
-    agent = Path(ebpflab.agent.__file__).parent
-    run = subprocess.run(
-        [sys.executable, "-c", TWO_THREADS], capture_output=True, text=True, cwd=agent, check=True
-    )
+    command = [sys.executable, "-c", TWO_THREADS]
+    run = subprocess.run(command, capture_output=True, text=True, check=True)
     assert run.stdout == str(2 * LINES)

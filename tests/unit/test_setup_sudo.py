@@ -12,6 +12,7 @@ import pytest
 
 from ebpflab import sudo
 from ebpflab.errors import EbpflabError, MissingTool, NeedsRoot
+from ebpflab.transport import archive
 
 pytestmark = pytest.mark.skipif(
     os.geteuid() != 0, reason="makes files that belong to root: run `sudo make test`"
@@ -47,12 +48,12 @@ def test_install_then_remove_leaves_nothing(prefix: Path) -> None:
     assert rule.read_text() == sudo.rule_for("alice")
     assert stat.S_IMODE(rule.stat().st_mode) == 0o440
     subprocess.run(["visudo", "-c", "-f", rule], check=True, capture_output=True)
-    agent = prefix / "usr/local/lib/ebpflab/agent"
+    agent = prefix / "usr/local/lib/ebpflab/agent.zip"
     assert sudo.installed_starter(prefix) == agent.with_name("start-agent")
-    for path in (agent, *agent.rglob("*")):
+    for path in (agent, agent.with_name("start-agent"), agent.parent):
         assert path.stat().st_uid == path.stat().st_gid == 0
         assert not path.stat().st_mode & 0o022
-    assert {path.name for path in agent.iterdir()} == {p.name for p in sudo.SOURCE.glob("*.py")}
+    assert agent.read_bytes() == archive.agent()
     assert sudo.remove(prefix) == [rule, agent.parent]
     assert everything(prefix) == set()
     assert sudo.remove(prefix) == []
@@ -60,8 +61,8 @@ def test_install_then_remove_leaves_nothing(prefix: Path) -> None:
 
 def test_installing_again_replaces_rule_and_copy(prefix: Path) -> None:
     sudo.install("alice", prefix)
-    agent = prefix / "usr/local/lib/ebpflab/agent"
-    (agent / "left_over.py").write_text("")
+    agent = prefix / "usr/local/lib/ebpflab/agent.zip"
+    agent.write_bytes(archive.agent() + b"more")
     assert sudo.installed_starter(prefix) is None
     sudo.install("bob", prefix)
     assert sudo.installed_starter(prefix) is not None
@@ -83,8 +84,8 @@ def test_no_copy_is_no_installed_starter(prefix: Path) -> None:
 
 def test_a_copy_that_differs_or_can_be_changed_does_not_count(prefix: Path) -> None:
     sudo.install("alice", prefix)
-    agent = prefix / "usr/local/lib/ebpflab/agent"
-    for path in (agent / "wire.py", agent.with_name("start-agent"), agent, agent.parents[3]):
+    agent = prefix / "usr/local/lib/ebpflab/agent.zip"
+    for path in (agent, agent.with_name("start-agent"), agent.parent, agent.parents[3]):
         mode = stat.S_IMODE(path.stat().st_mode)
         path.chmod(mode | 0o002)
         assert sudo.installed_starter(prefix) is None, path
@@ -93,7 +94,7 @@ def test_a_copy_that_differs_or_can_be_changed_does_not_count(prefix: Path) -> N
         assert sudo.installed_starter(prefix) is None, path
         os.chown(path, 0, 0)
     assert sudo.installed_starter(prefix) is not None
-    (agent / "wire.py").write_text("# changed\n")
+    agent.write_bytes(agent.read_bytes()[:-1] + b"x")
     assert sudo.installed_starter(prefix) is None
 
 
@@ -168,7 +169,7 @@ def test_what_will_be_written_is_shown_in_full() -> None:
 def test_the_installed_agent_ends_when_its_input_does(prefix: Path) -> None:
     """The copy is whole: it runs from where it is, isolated, as the rule would run it."""
     sudo.install("alice", prefix)
-    agent = prefix / "usr/local/lib/ebpflab/agent"
+    agent = prefix / "usr/local/lib/ebpflab/agent.zip"
     command = [shutil.which("python3", path="/usr/bin") or "python3", "-I", "-B", agent]
     done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=120)
     assert done.returncode == 0, done.stderr.decode()

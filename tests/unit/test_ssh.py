@@ -9,7 +9,7 @@ import pytest
 from ebpflab.errors import MissingTool, NeedsRoot, TargetError
 from ebpflab.targets import child, choose, ssh
 from ebpflab.targets.ssh import SshTarget
-from ebpflab.vm import delivery
+from ebpflab.transport import archive
 
 
 @pytest.mark.parametrize("url", ["ssh://", "ssh:host", "ssh://-oProxyCommand=x", "ssh://a/path"])
@@ -66,7 +66,7 @@ def test_an_ssh_that_never_connects_is_given_up(
     script: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One that reads nothing, and so the agent does not go into the pipe, and one that does."""
-    assert len(delivery.agent_parcel()) > 64 << 10, "as much as a pipe holds"
+    assert len(archive.agent_parcel()) > 64 << 10, "as much as a pipe holds"
     _fake_ssh(tmp_path, monkeypatch, script)
     monkeypatch.setattr(ssh, "_CONNECT_SECONDS", 1.0)
     monkeypatch.setattr(child, "_END_SECONDS", 0.1)

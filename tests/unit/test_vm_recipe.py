@@ -73,7 +73,7 @@ def test_staging_leaves_out_what_make_made_here(rooms: Path, tmp_path: Path) -> 
     (rooms / "labs" / "hello" / "hello").write_bytes(b"\x7fELF")
     recipe.stage(tmp_path / "stage")
     staged = {path.name for path in (tmp_path / "stage").rglob("*") if path.is_file()}
-    assert staged == {*recipe.GUEST_FILES, *recipe.AGENT_FILES, "Makefile"}
+    assert staged == {*recipe.GUEST_FILES, "precompiled.py", "Makefile"}
 
 
 def test_another_processor_is_an_error_in_words(monkeypatch: pytest.MonkeyPatch) -> None:

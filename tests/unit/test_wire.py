@@ -10,10 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ebpflab.agent import wire
+from ebpflab.protocol import framing
 
 FRAMES = st.lists(
-    st.tuples(st.sampled_from([wire.CONTROL, wire.BLOB, wire.BATCH]), st.binary(max_size=300)),
+    st.tuples(
+        st.sampled_from([framing.CONTROL, framing.BLOB, framing.BATCH]), st.binary(max_size=300)
+    ),
     max_size=8,
 )
 
@@ -34,25 +36,25 @@ class Dripping(io.RawIOBase):
         return size
 
 
-def _joined(frame: list[wire.Buffer]) -> bytes:
+def _joined(frame: list[framing.Buffer]) -> bytes:
     return b"".join(bytes(part) for part in frame)
 
 
 @given(FRAMES, st.lists(st.integers(1, 40), min_size=1))
 def test_frames_survive_any_cutting(frames: list[tuple[int, bytes]], cuts: list[int]) -> None:
-    stream = b"".join(_joined(wire.encode(kind, payload)) for kind, payload in frames)
+    stream = b"".join(_joined(framing.encode(kind, payload)) for kind, payload in frames)
     for buffer_bytes in (16, 8192):
         file = io.BufferedReader(Dripping(stream, cuts), buffer_bytes)
-        assert list(wire.read_frames(file)) == frames
+        assert list(framing.read_frames(file)) == frames
 
 
 @given(FRAMES, st.integers(1, 300))
 def test_a_stream_that_is_cut_off_gives_its_whole_frames(
     frames: list[tuple[int, bytes]], missing: int
 ) -> None:
-    whole = [_joined(wire.encode(kind, payload)) for kind, payload in frames]
+    whole = [_joined(framing.encode(kind, payload)) for kind, payload in frames]
     stream = b"".join(whole)[:-missing]
-    found = list(wire.read_frames(io.BytesIO(stream)))
+    found = list(framing.read_frames(io.BytesIO(stream)))
     assert found == frames[: len(found)]
     assert len(b"".join(whole[: len(found) + 1])) > len(stream) or not frames
 
@@ -60,40 +62,40 @@ def test_a_stream_that_is_cut_off_gives_its_whole_frames(
 @given(st.binary(max_size=200))
 def test_garbage_is_refused_or_waits_for_more(data: bytes) -> None:
     try:
-        for kind, payload in wire.read_frames(io.BytesIO(data)):
-            assert kind in (wire.CONTROL, wire.BLOB, wire.BATCH)
-            assert len(payload) <= wire.MAX_FRAME_BYTES
-    except wire.BadFrame:
+        for kind, payload in framing.read_frames(io.BytesIO(data)):
+            assert kind in (framing.CONTROL, framing.BLOB, framing.BATCH)
+            assert len(payload) <= framing.MAX_FRAME_BYTES
+    except framing.BadFrame:
         pass
 
 
 def test_a_giant_length_is_refused_before_anything_is_kept_for_it() -> None:
-    giant = io.BytesIO(wire.HEADER.pack(0xFFFFFFFF, wire.BATCH))
-    with pytest.raises(wire.BadFrame, match="4,294,967,295 bytes"):
-        list(wire.read_frames(giant))
+    giant = io.BytesIO(framing.HEADER.pack(0xFFFFFFFF, framing.BATCH))
+    with pytest.raises(framing.BadFrame, match="4,294,967,295 bytes"):
+        list(framing.read_frames(giant))
 
 
 def test_a_frame_over_the_limit_is_not_sent() -> None:
-    with pytest.raises(wire.BadFrame, match="over the limit"):
-        wire.encode(wire.BATCH, bytes(wire.MAX_FRAME_BYTES + 1))
+    with pytest.raises(framing.BadFrame, match="over the limit"):
+        framing.encode(framing.BATCH, bytes(framing.MAX_FRAME_BYTES + 1))
 
 
 @pytest.mark.parametrize("payload", [b"", b"[1]", b"\xff", b'"text"', b"[" * 100_000])
 def test_a_control_message_is_an_object(payload: bytes) -> None:
-    with pytest.raises(wire.BadFrame):
-        wire.parse_control(payload)
+    with pytest.raises(framing.BadFrame):
+        framing.parse_control(payload)
 
 
 def test_partial_writes_are_continued() -> None:
     reader, writer = os.pipe()
     os.set_blocking(writer, True)
     payload = os.urandom(40_000)
-    wire.write_frame(writer, wire.encode(wire.BATCH, payload[:10], payload[10:]))
+    framing.write_frame(writer, framing.encode(framing.BATCH, payload[:10], payload[10:]))
     os.close(writer)
     with os.fdopen(reader, "rb") as file:
-        assert [found for _, found in wire.read_frames(file)] == [payload]
+        assert [found for _, found in framing.read_frames(file)] == [payload]
 
 
 @pytest.mark.parametrize(("length", "expected"), [(0, 8), (1, 16), (8, 16), (9, 24), (40, 48)])
 def test_stride(length: int, expected: int) -> None:
-    assert wire.stride(length) == expected
+    assert framing.stride(length) == expected

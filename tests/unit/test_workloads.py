@@ -8,11 +8,11 @@ import queue
 import signal
 import time
 from collections.abc import Callable, Iterator
-from types import ModuleType
 from typing import Any
 
 import pytest
-from agent_modules import agent_module
+
+from ebpflab.agent.processes import workloads
 
 FOR_EVER_SECONDS = 60  # so long does nothing here take, however slow the machine is
 
@@ -20,14 +20,8 @@ Result = tuple[dict[str, Any], bytes]
 Run = Callable[..., Result]
 
 
-@pytest.fixture(scope="module")
-def workloads() -> Iterator[ModuleType]:
-    with agent_module("workloads") as module:
-        yield module
-
-
 @pytest.fixture
-def run(workloads: ModuleType) -> Iterator[Run]:
+def run() -> Iterator[Run]:
     """``run(script, input="")``: a shell's result; whatever it has left behind is killed."""
     commands = workloads.Workloads()
     groups = []

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from ebpflab import vm
-from ebpflab.vm import delivery
+from ebpflab.transport import archive
 from ebpflab.vm.guest import Guest
 
 Start = Callable[[str], Guest]
@@ -31,7 +31,7 @@ def start() -> Iterator[Start]:
     guests: list[Guest] = []
 
     def start_one(program: str) -> Guest:
-        guest = vm.start(print, delivery.parcel({"__main__.py": program.encode()}))
+        guest = vm.start(print, archive.parcel({"__main__.py": program.encode()}))
         guest.wire.settimeout(60)
         guests.append(guest)
         return guest

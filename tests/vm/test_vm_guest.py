@@ -18,10 +18,11 @@ import pytest
 from processes import qemu_of, runs, wait_for_end
 
 from ebpflab import vm
-from ebpflab.agent import wire
 from ebpflab.errors import VMError
+from ebpflab.protocol import framing
 from ebpflab.targets.vm import VmTarget, VmTransport
-from ebpflab.vm import accel, cache, delivery, qemu, recipe, warm
+from ebpflab.transport import archive
+from ebpflab.vm import accel, cache, qemu, recipe, warm
 from ebpflab.vm.guest import Guest
 
 Start = Callable[[str], Guest]
@@ -117,8 +118,9 @@ def test_nothing_stays_when_the_process_is_killed(image: str, tmp_path: Path) ->
     files = set(own.rglob("*"))
     program = (
         f"import sys, time; sys.path.insert(0, {str(Path(__file__).parents[1])!r}); "
-        "from ebpflab import vm; from ebpflab.vm import delivery; from processes import qemu_of; "
-        f"guest = vm.start(print, delivery.parcel({{'__main__.py': {ECHO!r}.encode()}})); "
+        "from ebpflab import vm; from ebpflab.transport import archive; "
+        "from processes import qemu_of; "
+        f"guest = vm.start(print, archive.parcel({{'__main__.py': {ECHO!r}.encode()}})); "
         "print('started', qemu_of(guest), flush=True); time.sleep(97)"
     )
     owner = subprocess.Popen(
@@ -194,7 +196,7 @@ def test_a_start_that_fails_leaves_no_guest(image: str, monkeypatch: pytest.Monk
     monkeypatch.setattr(warm, "_RESUME_SECONDS", {"kvm": 1.0, "tcg": 1.0})
     monkeypatch.setattr(warm, "Guest", Noted)
     with pytest.raises(VMError, match="did not answer within 1 s"):
-        warm.resume(path, machine, delivery.parcel({})[:7])
+        warm.resume(path, machine, archive.parcel({})[:7])
     assert len(started) == 1 and wait_for_end(started) == set()
 
 
@@ -203,8 +205,8 @@ def test_the_agent_says_hello() -> None:
     try:
         assert transport.set_clock
         with open(transport.reader, "rb", closefd=False) as file:
-            _, payload = next(wire.read_frames(file))
-        hello = wire.parse_control(payload)["hello"]
+            _, payload = next(framing.read_frames(file))
+        hello = framing.parse_control(payload)["hello"]
         assert hello["kernel"] in {info.kernel for info in vm.images()}
     finally:
         transport.close()
