@@ -16,10 +16,10 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ebpflab.binaries.golang import GoRuntime
 from ebpflab.fleet import Fleet
-from ebpflab.golang import GoRuntime
 from ebpflab.lab import Completed, Lab, Workload
-from ebpflab.perf import PerfHWConfig, PerfSWConfig, PerfType
+from ebpflab.perf_events import PerfHWConfig, PerfSWConfig, PerfType
 from ebpflab.program import Program
 from ebpflab.stacks import Frame, StackTable
 from ebpflab.streams import Messages, Stream

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from ebpflab.progress import notice
+from ebpflab.display.progress import notice
 from ebpflab.transport.connection import Connection
 
 if TYPE_CHECKING:

@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from ebpflab import cells, perf
+from ebpflab import perf_events
+from ebpflab.display import cells
 from ebpflab.transport.connection import Answer, Connection
 
 
@@ -135,7 +136,7 @@ def _place(function: str, where: dict[str, Any]) -> str:
     if "ev_type" in where:
         of = f" in process {where['pid']}" if where["pid"] > 0 else ""
         event = ("ev_type", "ev_config", "sample_period", "sample_freq")
-        return perf.describe(*(where[name] for name in event)) + of
+        return perf_events.describe(*(where[name] for name in event)) + of
     if "name" in where:
         return f"{where['name']}:{where.get('sym') or where.get('addr')}"
     return where.get("event") or where.get("tp") or function

@@ -23,8 +23,8 @@ from pathlib import Path
 
 from ebpflab.agent.kernel import features as agent_features
 from ebpflab.errors import EbpflabError, TargetError
-from ebpflab.features import Row
 from ebpflab.targets import choose
+from ebpflab.targets.features import Row
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -219,7 +219,7 @@ def _vm_remove(arguments: argparse.Namespace) -> int:
 
 
 def _record(arguments: argparse.Namespace) -> int:
-    from ebpflab import chapters
+    from ebpflab.notebook import chapters
 
     notebooks = arguments.notebooks or [
         path for path in sorted(Path("notebooks").glob("*.ipynb")) if chapters.stale(path)
@@ -243,7 +243,7 @@ def _record(arguments: argparse.Namespace) -> int:
 
 
 def _setup_sudo(arguments: argparse.Namespace) -> int:
-    from ebpflab import sudo
+    from ebpflab.targets import sudo
 
     if arguments.remove:
         removed = sudo.remove()

@@ -19,11 +19,11 @@ from typing import Any, TypeVar
 import pandas as pd
 
 from ebpflab.arrivals import EventSource, check_limits
-from ebpflab.closing import Closing
+from ebpflab.display.progress import notice
 from ebpflab.errors import EbpflabError, TargetError
 from ebpflab.lab import Completed, Lab, Workload
 from ebpflab.program import Program
-from ebpflab.progress import notice
+from ebpflab.transport.closing import Closing
 
 _T = TypeVar("_T")
 _WAIT_STEP_SECONDS = 0.1

@@ -17,14 +17,14 @@ from typing import Any
 
 import pandas as pd
 
-from ebpflab import cells, rich
-from ebpflab.closing import Closing
+from ebpflab.binaries.golang import GoBinary, GoRuntime, open_binary
+from ebpflab.display import cells, rich
+from ebpflab.display.progress import Progress, notice
 from ebpflab.errors import ProgramError, TargetError, WorkloadError
-from ebpflab.features import HOSTING, features_frame
-from ebpflab.golang import GoBinary, GoRuntime, open_binary
 from ebpflab.program import Program
-from ebpflab.progress import Progress, notice
 from ebpflab.targets import choose
+from ebpflab.targets.features import HOSTING, features_frame
+from ebpflab.transport.closing import Closing
 from ebpflab.transport.connection import Answer, Connection
 from ebpflab.usdt import USDT
 

@@ -12,10 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from ebpflab import btf, frames, golang, perf, places, rich
+from ebpflab import perf_events
 from ebpflab.arrivals import EventSource
 from ebpflab.attachments import Attachments
-from ebpflab.closing import Closing
+from ebpflab.binaries import golang, places
+from ebpflab.decode import btf, frames
+from ebpflab.display import rich
+from ebpflab.display.progress import notice
 from ebpflab.errors import (
     ProgramError,
     TargetError,
@@ -24,10 +27,10 @@ from ebpflab.errors import (
     WireError,
     suggest,
 )
-from ebpflab.progress import notice
 from ebpflab.stacks import StackTable, named_stacks
 from ebpflab.streams import Messages, Stream
 from ebpflab.tables import Table
+from ebpflab.transport.closing import Closing
 from ebpflab.transport.connection import Answer, Connection
 
 if TYPE_CHECKING:
@@ -287,7 +290,7 @@ class Program(Closing):
         ...     fn_name="on_sample", sample_freq=99)
         """
         event = (int(ev_type), int(ev_config), sample_period, sample_freq)
-        perf.check_rate(*event)
+        perf_events.check_rate(*event)
         names = ("ev_type", "ev_config", "sample_period", "sample_freq")
         where = dict(zip(names, event, strict=True))
         self._attach("perf_event", fn_name, **where, pid=pid, cpu=cpu)

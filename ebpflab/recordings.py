@@ -25,9 +25,9 @@ import pyarrow as pa
 import pyarrow.dataset
 import pyarrow.ipc
 
-from ebpflab.closing import Closing
+from ebpflab.display.progress import notice
 from ebpflab.errors import RecordingError
-from ebpflab.progress import notice
+from ebpflab.transport.closing import Closing
 
 _OURS = b"ebpflab"
 _TEXT = pa.dictionary(pa.int32(), pa.string())

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from ebpflab import frames
 from ebpflab.arrivals import EventSource
+from ebpflab.decode import frames
 from ebpflab.errors import ProgramError, UnknownName, suggest
 from ebpflab.transport.connection import Connection
 

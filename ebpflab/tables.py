@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from ebpflab import btf, entries, frames, histograms
+from ebpflab.decode import btf, entries, frames, histograms
 from ebpflab.errors import TableError
 from ebpflab.transport.connection import Connection
 

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from ebpflab import frames, histograms
+from ebpflab.decode import frames, histograms
 from ebpflab.plots.units import amount, edge, unit_of
 
 Counts = npt.NDArray[np.int64]

@@ -25,11 +25,12 @@ import anywidget
 import ipywidgets
 import traitlets
 
-from ebpflab import cells, errors
+from ebpflab import errors
+from ebpflab.display import cells
+from ebpflab.display.progress import in_notebook
 from ebpflab.live import snapshot
 from ebpflab.live.history import History
 from ebpflab.live.sources import Source, StreamSource
-from ebpflab.progress import in_notebook
 
 _HERE = Path(__file__).parent
 _UPLOT = _HERE / "vendor" / "uPlot-1.6.32"

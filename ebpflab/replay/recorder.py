@@ -1,17 +1,20 @@
-"""A transport that keeps a tape of what goes through it."""
+"""A target, and its transport, that keep a tape of what goes through them."""
 
 from __future__ import annotations
 
+import datetime
 import os
 import socket
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
-from ebpflab import cells
+from ebpflab.display import cells
 from ebpflab.protocol import framing
-from ebpflab.replay.tape import Batch, Exchange, Item
-from ebpflab.transport.base import Transport
+from ebpflab.replay.dice import Dice
+from ebpflab.replay.tape import Batch, Exchange, Item, Tape
+from ebpflab.transport.base import Progress, Target, Transport
 
 
 class Asking(NamedTuple):
@@ -113,3 +116,29 @@ class RecordingTransport(Transport):
             self._hello.update(said["ok"])
         else:
             self._items.append(Exchange(request, said, blob, sent, cell, aside))
+
+
+Naming = Callable[[list[str]], list[list[str]]]
+"""From the cells that asked something, as `cells.current` tells them, to all names of each."""
+
+
+class RecordingTarget(Target):
+    """``inner``, with all that crosses its wire written to ``path`` when the lab is closed."""
+
+    def __init__(self, inner: Target, path: Path, seed: int, naming: Naming, **facts: Any) -> None:
+        self.name, self._inner, self._path, self._naming = inner.name, inner, path, naming
+        self._header = {**facts, "target": inner.name, "seed": seed}
+
+    def unavailable(self) -> str | None:
+        return self._inner.unavailable()
+
+    def connect(self, progress: Progress) -> Transport:
+        transport = self._inner.connect(progress)
+        self._header["date"] = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        self._dice = Dice(self._header["seed"])
+        return RecordingTransport(transport, self._keep)
+
+    def _keep(self, hello: dict[str, Any], runs: list[tuple[str, int]], items: list[Item]) -> None:
+        self._dice.close()
+        cells = self._naming([identity for identity, _ in runs])
+        Tape({**self._header, "hello": hello, "cells": cells}, items).save(self._path)

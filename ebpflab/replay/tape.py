@@ -25,6 +25,8 @@ from ebpflab.protocol import framing
 
 FORMAT = 1
 SUFFIX = ".tape.xz"
+CHAPTERS = Path(__file__).with_name("chapters")
+"""Where the tapes of the chapters are, which come with ebpflab."""
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from ebpflab.agent.kernel import features as agent_features
 from ebpflab.errors import TargetError, suggest
-from ebpflab.features import can_trace_kernel
+from ebpflab.targets.features import can_trace_kernel
 from ebpflab.targets.local import LocalTarget
 from ebpflab.targets.replay import ReplayTarget
 from ebpflab.targets.ssh import SshTarget

@@ -9,8 +9,8 @@ import subprocess
 import tempfile
 import time
 
+from ebpflab.display.progress import Progress
 from ebpflab.errors import TargetError
-from ebpflab.progress import Progress
 from ebpflab.protocol import framing
 from ebpflab.transport import archive
 from ebpflab.transport.base import Transport

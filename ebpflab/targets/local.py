@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ebpflab.errors import BccMissing, NeedsRoot, TargetError
-from ebpflab.sudo import installed_starter
 from ebpflab.targets.child import ChildTransport
+from ebpflab.targets.sudo import installed_starter
 from ebpflab.transport import archive
 from ebpflab.transport.base import Progress, Target, Transport
 

@@ -21,7 +21,6 @@ from ebpflab.replay.player import Player, Reply
 from ebpflab.replay.recorder import Asking
 from ebpflab.transport.base import Progress, Target, Transport
 
-CHAPTERS = Path(tape.__file__).with_name("chapters")
 """Where the shipped recordings are."""
 
 
@@ -111,17 +110,19 @@ class ReplayTarget(Target):
 
     def _path(self) -> Path | None:
         if self._wanted:
-            shipped = CHAPTERS / f"{self._wanted}{tape.SUFFIX}"
+            shipped = tape.CHAPTERS / f"{self._wanted}{tape.SUFFIX}"
             return next((each for each in (shipped, Path(self._wanted)) if each.is_file()), None)
         notebook = running_notebook() or ""
         # A copy of a chapter ("01-kprobes-Copy1") is the chapter still.
         found = [name for name in chapters() if notebook.startswith(name)]
-        return CHAPTERS / f"{max(found, key=len)}{tape.SUFFIX}" if found else None
+        return tape.CHAPTERS / f"{max(found, key=len)}{tape.SUFFIX}" if found else None
 
 
 def chapters() -> list[str]:
     """The chapters that have a recording."""
-    return sorted(path.name.removesuffix(tape.SUFFIX) for path in CHAPTERS.glob(f"*{tape.SUFFIX}"))
+    return sorted(
+        path.name.removesuffix(tape.SUFFIX) for path in tape.CHAPTERS.glob(f"*{tape.SUFFIX}")
+    )
 
 
 def running_notebook() -> str | None:

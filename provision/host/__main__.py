@@ -149,7 +149,7 @@ def prepare_guest(always: bool, everybodys: bool = False) -> None:
     ``everybodys`` is for a hub: where root builds, every user's labs find it.
     """
     features = module("ebpflab/agent/kernel/features.py")
-    choice = module("ebpflab/features.py")
+    choice = module("ebpflab/targets/features.py")
     local, why = choice.can_trace_kernel(features.probe())
     if local and not always:
         say(f"No guest is needed: {why}.")

@@ -12,9 +12,10 @@ import own_sshd
 import pytest
 import usdt_programs
 
-from ebpflab import Lab, cells, targets
+from ebpflab import Lab, targets
+from ebpflab.display import cells
+from ebpflab.replay.recorder import RecordingTarget
 from ebpflab.targets import TARGETS
-from ebpflab.targets.recorder import RecordingTarget
 
 TARGET_C = r"""
 #include <stdio.h>

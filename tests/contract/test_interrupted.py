@@ -9,7 +9,8 @@ from contextlib import contextmanager
 import pytest
 from interrupts import Wait
 
-from ebpflab import Lab, Program, btf, connection
+from ebpflab import Lab, Program, connection
+from ebpflab.decode import btf
 from ebpflab.errors import AttachError, ProgramError
 
 COUNT = r"""

@@ -132,8 +132,8 @@ def notebook_records(data: bytes) -> None:
     import numpy as np
     import pandas as pd
 
-    from ebpflab import frames
-    from ebpflab.btf import Bits, Column
+    from ebpflab.decode import frames
+    from ebpflab.decode.btf import Bits, Column
     from ebpflab.protocol.framing import BadFrame
 
     columns = [
@@ -155,7 +155,7 @@ def notebook_records(data: bytes) -> None:
 
 def notebook_types(data: bytes) -> None:
     """The table of a program's types, and the columns that are made of it."""
-    from ebpflab import btf, frames
+    from ebpflab.decode import btf, frames
 
     try:
         types = btf.Types(data)

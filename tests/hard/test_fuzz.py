@@ -18,7 +18,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ebpflab import Program, btf, frames
+from ebpflab import Program
+from ebpflab.decode import btf, frames
 from ebpflab.errors import WireError
 from ebpflab.protocol import framing
 from ebpflab.transport.connection import Answer

@@ -13,7 +13,8 @@ import pandas as pd
 import pytest
 from counting import Counted
 
-from ebpflab import plots, rich
+from ebpflab import plots
+from ebpflab.display import rich
 from ebpflab.stacks import Frame
 
 NAME = '<img src=x onerror="alert(1)"></script><script>alert(2)</script><!--<script>'

@@ -43,7 +43,7 @@ class Chapter:
 
 
 def _is_progress(output: dict[str, Any]) -> bool:
-    """Whether it is the line that `ebpflab.progress` shows where a step takes long."""
+    """Whether it is the line that `ebpflab.display.progress` shows where a step takes long."""
     told = output.get("data", {})
     shown = output["output_type"] == "display_data" and [*told] == ["text/plain"]
     return shown and bool(_PROGRESS.fullmatch(told["text/plain"]))

@@ -92,7 +92,7 @@ def test_a_cell_that_fails_leaves_no_recording(
 
 
 def test_a_notebook_without_a_lab_cannot_be_recorded(tmp_path: Path) -> None:
-    from ebpflab import chapters
+    from ebpflab.notebook import chapters
 
     path = tmp_path / "none.ipynb"
     nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("1")]), path)

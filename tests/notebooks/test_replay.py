@@ -12,16 +12,15 @@ from typing import Any
 import chapters as reader
 import pytest
 
-from ebpflab import chapters
+from ebpflab.notebook import chapters
 from ebpflab.replay import tape
-from ebpflab.targets import replay
 
 NAMES = sorted(path.stem for path in reader.NOTEBOOKS.glob("*.ipynb"))
 REPOSITORY = reader.NOTEBOOKS.parent
 
 
 def _tape(name: str) -> Path:
-    return replay.CHAPTERS / f"{name}{tape.SUFFIX}"
+    return tape.CHAPTERS / f"{name}{tape.SUFFIX}"
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ebpflab import btf, entries, frames
+from ebpflab.decode import btf, entries, frames
 from ebpflab.errors import TableError
 
 DATA = Path(__file__).parents[1] / "data" / "btf"

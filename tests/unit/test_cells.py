@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ebpflab import cells
+from ebpflab.display import cells
 
 
 class Thing:

@@ -9,7 +9,8 @@ import nbformat
 import pytest
 from nbclient.exceptions import CellTimeoutError, DeadKernelError
 
-from ebpflab import chapters, cli
+from ebpflab import cli
+from ebpflab.notebook import chapters
 from ebpflab.replay import tape
 from ebpflab.replay.tape import Tape
 

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from ebpflab import cli, sudo
+from ebpflab import cli
 from ebpflab.errors import TargetError, VMError
+from ebpflab.targets import sudo
 
 ROWS = [
     {"feature": "uprobes", "status": "yes", "reason": "/sys/bus/uprobe is there", "fix": ""},

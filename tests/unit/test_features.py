@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from ebpflab.agent.kernel import features as agent_features
-from ebpflab.features import MAY_BE_UNKNOWN, NEEDED, can_trace_kernel, features_frame
+from ebpflab.targets.features import MAY_BE_UNKNOWN, NEEDED, can_trace_kernel, features_frame
 
 AGENT_FEATURES = agent_features.__file__
 

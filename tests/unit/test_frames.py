@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ebpflab import frames
-from ebpflab.btf import Bits, Column
+from ebpflab.decode import frames
+from ebpflab.decode.btf import Bits, Column
 from ebpflab.protocol import framing
 
 EVENT = frames.layout_of(

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from ebpflab.elf import Binary, Function, TracedFile
+from ebpflab.binaries.elf import Binary, Function, TracedFile
+from ebpflab.binaries.golang import GoBinary, GoRuntime
 from ebpflab.errors import AttachError, UnknownEvent
-from ebpflab.golang import GoBinary, GoRuntime
 
 INLINE = b"\xff Go buildinf:\x08\x02" + bytes(16) + b"\x06go1.24" + b"\0"
 POINTERS = b"\xff Go buildinf:\x08\x00" + (0x1000).to_bytes(8, "little") + bytes(8)

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pandas as pd
 import pytest
 
-from ebpflab import histograms
+from ebpflab.decode import histograms
 from ebpflab.errors import TableError
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import graphlib
 import re
 import subprocess
 import sys
@@ -28,46 +29,30 @@ ROOMS = (
     "agent.probes",
     "agent.programs",
     "agent",
-    "errors diagnostics closing",
-    "progress",
+    "errors diagnostics",
+    "display",
     "transport",
-    "rich",
-    "features",
-    "sudo",
-    "cells",
     "replay",
     "vm",
     "targets",
-    "chapters",
-    "btf",
-    "frames histograms",
-    "entries",
+    "decode",
+    "binaries",
     "plots",
     "live",
-    "recordings",
-    "arrivals",
-    "streams",
-    "tables",
-    "stacks",
-    "usdt",
-    "elf",
-    "returns",
-    "places",
-    "golang",
-    "perf",
-    "attachments",
-    "program",
-    "lab",
-    "check",
-    "fleet",
+    # What a notebook imports.
+    "arrivals attachments check fleet lab perf_events program recordings stacks streams tables"
+    " usdt",
     "notebook",
     "cli",
 )
 
 
-def imports(tree: ast.AST) -> Iterator[str]:
-    """Every module that is imported when the code runs, wherever the statement stands."""
+def imports(tree: ast.AST, at_import: bool = False) -> Iterator[str]:
+    """Every module that is imported when the code runs, wherever the statement stands; or those
+    alone that are imported when this one is."""
     for node in ast.iter_child_nodes(tree):
+        if at_import and isinstance(node, ast.FunctionDef):
+            continue
         if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
             continue  # names for the type checker; nothing is imported
         if isinstance(node, ast.Import):
@@ -76,7 +61,7 @@ def imports(tree: ast.AST) -> Iterator[str]:
             assert node.level == 0, f"line {node.lineno}: relative import"
             module = node.module or ""
             yield from (f"{module}.{alias.name}" for alias in node.names)
-        yield from imports(node)
+        yield from imports(node, at_import)
 
 
 def room_of(module: str) -> int:
@@ -118,6 +103,30 @@ def test_rooms_import_only_leftwards(path: Path) -> None:
         if module.startswith("ebpflab."):
             other = module.removeprefix("ebpflab.")
             assert room_of(other) <= room_of(me), f"{me} imports {other}, to its right in the flow"
+
+
+def module_of(path: Path) -> str:
+    return ".".join(path.relative_to(REPOSITORY).with_suffix("").parts).removesuffix(".__init__")
+
+
+def test_no_module_imports_itself_by_way_of_others() -> None:
+    modules = {module_of(path): path for path in sources(PACKAGE)}
+    graph = {}
+    for module, path in modules.items():
+        named = set(imports(ast.parse(path.read_text()), at_import=True))
+        reached = {name if name in modules else name.rpartition(".")[0] for name in named}
+        graph[module] = reached & modules.keys()
+    # Raises CycleError, which names the cycle.
+    assert len([*graphlib.TopologicalSorter(graph).static_order()]) == len(modules)
+
+
+def test_imports_for_the_type_checker_alone_do_not_become_more() -> None:
+    blocks = sum(
+        isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+        for path in sources(PACKAGE)
+        for node in ast.walk(ast.parse(path.read_text()))
+    )
+    assert blocks <= 8
 
 
 def test_no_source_file_is_much_longer_than_400_lines() -> None:

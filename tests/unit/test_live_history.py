@@ -16,8 +16,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ebpflab import frames
-from ebpflab.btf import Column
+from ebpflab.decode import frames
+from ebpflab.decode.btf import Column
 from ebpflab.errors import ConnectionLost, ProgramError, TableError
 from ebpflab.live import Live, snapshot
 from ebpflab.live.history import MOST_POINTS, History

@@ -8,10 +8,10 @@ from typing import Any, cast
 
 import pytest
 
-from ebpflab import places
-from ebpflab.elf import Binary
+from ebpflab.binaries import places
+from ebpflab.binaries.elf import Binary
+from ebpflab.binaries.returns import instruction_at
 from ebpflab.errors import AttachError
-from ebpflab.returns import instruction_at
 from ebpflab.transport.connection import Answer, Connection
 
 LIBRARY = r"""

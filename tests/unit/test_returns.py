@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from ebpflab.binaries.returns import instruction_at, return_offsets
 from ebpflab.errors import AttachError
-from ebpflab.returns import instruction_at, return_offsets
 
 # The same Go function, with three ways out, built by Go 1.19 for both processors.
 AMD64 = """

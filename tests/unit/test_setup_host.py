@@ -303,7 +303,7 @@ def test_the_checks_are_read_without_the_package(main: ModuleType) -> None:
         "import runpy, sys; sys.path.insert(0, 'provision/host'); sys.argv = ['x'];"
         "m = runpy.run_path('provision/host/__main__.py', run_name='host');"
         "rows = m['module']('ebpflab/agent/kernel/features.py').probe();"
-        "print(m['module']('ebpflab/features.py').can_trace_kernel(rows))"
+        "print(m['module']('ebpflab/targets/features.py').can_trace_kernel(rows))"
     )
     python = Path(sys.base_prefix, "bin/python3")
     done = subprocess.run(

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from ebpflab import sudo
 from ebpflab.errors import EbpflabError, MissingTool, NeedsRoot
+from ebpflab.targets import sudo
 from ebpflab.transport import archive
 
 pytestmark = pytest.mark.skipif(

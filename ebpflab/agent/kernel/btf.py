@@ -1,9 +1,9 @@
 """The BTF of a program: clang's table of its C types, as the kernel keeps it.
 
 BCC loads the table together with the maps, and each map that it describes names it by a number.
-The table goes to the notebook as it is; ``ebpflab/btf.py`` reads it. The kernel takes a table
-whole or not at all, so a program may have none: one that uses ``float`` or ``double``, for which
-BCC does not put the table in order.
+The table goes to the notebook as it is; ``ebpflab/decode/btf.py`` reads it. The kernel takes a
+table whole or not at all, so a program may have none: one that uses ``float`` or ``double``, for
+which BCC does not put the table in order.
 """
 
 import ctypes as ct

@@ -2,8 +2,8 @@
 
 A notebook cannot see the files of a guest or another host, and what reads machine code and
 debugging information is not in the standard library. So the agent hands out parts of a file, and
-the notebook's side (``ebpflab/elf.py``) does the reading. ELF files only: this process is root,
-and nobody's letters are to be had through it.
+the notebook's side (``ebpflab/binaries/elf.py``) does the reading. ELF files only: this process is
+root, and nobody's letters are to be had through it.
 """
 
 import os

@@ -20,9 +20,9 @@ from fnmatch import fnmatchcase
 
 import pandas as pd
 
-from ebpflab.elf import Binary, TracedFile, text_of
+from ebpflab.binaries.elf import Binary, TracedFile, text_of
+from ebpflab.binaries.returns import return_offsets
 from ebpflab.errors import AttachError, UnknownEvent, closest
-from ebpflab.returns import return_offsets
 from ebpflab.transport.connection import Connection
 
 _BUILD_INFO = b"\xff Go buildinf:"

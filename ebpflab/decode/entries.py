@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from ebpflab.btf import Column
+from ebpflab.decode.btf import Column
+from ebpflab.decode.frames import Layout
 from ebpflab.errors import TableError, suggest
-from ebpflab.frames import Layout
 
 
 def encode(layout: Layout, value: Any, what: str) -> bytes:

@@ -17,11 +17,11 @@ from typing import Any
 
 from ebpflab.errors import MissingTool, RecordingError
 from ebpflab.replay import tape
-from ebpflab.targets.replay import CHAPTERS
+from ebpflab.replay.tape import CHAPTERS
 from ebpflab.transport.base import Progress
 
 _CELL_SECONDS = 600
-_BEGIN = """from ebpflab.chapters import begin_recording
+_BEGIN = """from ebpflab.notebook.chapters import begin_recording
 begin_recording({path!r}, {chapter!r}, {seed!r}, {cells!r}, {target!r})"""
 _RECORDER = "recorder"  # the target's name in the notebook that is recorded
 
@@ -71,7 +71,7 @@ def begin_recording(
 ) -> None:
     """In the notebook that is recorded: let the next lab write what crosses its wire."""
     from ebpflab import targets
-    from ebpflab.targets.recorder import RecordingTarget
+    from ebpflab.replay.recorder import RecordingTarget
 
     inner, _ = targets.choose(target)
 

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from ebpflab.btf import Bits, Column, NoSuchType, Types
+from ebpflab.decode.btf import Bits, Column, NoSuchType, Types
 from ebpflab.protocol.framing import BUSY, DISCARD, RECORD_HEADER_BYTES, BadFrame, stride
 
 _CATEGORICAL_FROM_ROWS = 10_000

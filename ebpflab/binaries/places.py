@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import glob
 
-from ebpflab.elf import Binary, Function, TracedFile
+from ebpflab.binaries.elf import Binary, Function, TracedFile
+from ebpflab.binaries.returns import instruction_at
 from ebpflab.errors import AttachError
-from ebpflab.returns import instruction_at
 from ebpflab.transport.connection import Connection
 
 _LONGEST_INSTRUCTION_BYTES = 16  # 15 on x86-64
