@@ -91,15 +91,15 @@ hard: ## faults, fuzzing and a soak for an hour or more; writes docs/hard-life.m
 
 course: ## the assignments as students get them, in course/release
 	@$(SETUP) course
-	@$(BIN)/python labs/course/grade.py --release
+	@$(BIN)/python classroom/course/grade.py --release
 
 grade: ## grade what is in course/submitted, each submission in a sandbox and a VM of its own
 	@$(SETUP) course
-	@$(BIN)/python labs/course/grade.py
+	@$(BIN)/python classroom/course/grade.py
 
 hub: ## a JupyterHub on loopback: each student a user, each student's labs in a VM
 	@$(SETUP) hub
-	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/jupyterhub -f labs/hub/jupyterhub_config.py
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/jupyterhub -f classroom/hub/jupyterhub_config.py
 
 clean: ## remove .venv and every cache in this folder (not the guest: `ebpflab vm rm`)
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist

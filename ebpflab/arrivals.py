@@ -153,7 +153,7 @@ class EventSource(ABC):
         """How many rows have ever arrived."""
         return self.dropped + self.spilled + self._rows
 
-    def since(self, row: int) -> tuple[int, list[tuple[int, bytes]]]:
+    def _since(self, row: int) -> tuple[int, list[tuple[int, bytes]]]:
         """How many rows have ever arrived, and the kept batches with those after number ``row``.
 
         A batch is (rows, bytes). A look: nothing is taken from what `collect` hands out. Exact
@@ -202,10 +202,10 @@ class EventSource(ABC):
         return self._rows
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self.name!r}: {self.account}, {self._bytes:,} bytes>"
+        return f"<{type(self).__name__} {self.name!r}: {self._account}, {self._bytes:,} bytes>"
 
     @property
-    def account(self) -> str:
+    def _account(self) -> str:
         """How many rows are kept, and what became of the others."""
         gone = (("dropped", self.dropped), ("spilled", self.spilled))
         facts = [f"{self._rows:,} rows", f"{self.lost:,} lost"]

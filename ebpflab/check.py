@@ -27,6 +27,8 @@ import pandas as pd
 if TYPE_CHECKING:
     from ebpflab.lab import Lab
 
+__all__ = ["Task", "Verdict", "answers", "counts", "measured", "repeated", "run"]
+
 Number = int | float
 Formula = int | float | str
 """A number, or arithmetic with the names of a task's secrets: ``"2 * n + 1"``."""

@@ -126,7 +126,7 @@ class Lab(Closing):
         """
         cells.retire()
         text = _read_source(source)
-        contexts = [usdt.wanted() for usdt in usdt_contexts]
+        contexts = [usdt._wanted() for usdt in usdt_contexts]
         ident = next(self._idents)
         try:
             with Progress("Compiling the program") as progress:

@@ -334,7 +334,7 @@ class Program(Closing):
         if stats["problem"]:
             notice(stats["problem"])
         streams = {
-            each.name: each.cost(stats.get("drain_ns", {}).get(each.name))  # old tapes: none
+            each.name: each._cost(stats.get("drain_ns", {}).get(each.name))  # old tapes: none
             for each in self._streams
             if isinstance(each, Stream)
         }
@@ -372,13 +372,13 @@ class Program(Closing):
         return not self._finalizer.alive or self._connection.lost is not None
 
     @property
-    def died(self) -> TargetError | None:
+    def _died(self) -> TargetError | None:
         """Why its lab has ended although nobody closed it; else None."""
         return self._connection.died
 
     def __repr__(self) -> str:
         state = "closed" if self.closed else "; ".join(self.attached) or "not attached"
-        arrived = "".join(f"; {stream.name}: {stream.account}" for stream in self._streams)
+        arrived = "".join(f"; {stream.name}: {stream._account}" for stream in self._streams)
         return f"<Program {', '.join(self.functions)}: {state}{arrived}>"
 
     def _repr_html_(self) -> str:
@@ -387,7 +387,7 @@ class Program(Closing):
         facts = [
             ("functions", ", ".join(self.functions)),
             ("tables", ", ".join(tables)),
-            *((f"stream {s.name}", s.account) for s in self._streams),
+            *((f"stream {s.name}", s._account) for s in self._streams),
         ]
         stats = self.stats()
         for name, cost in stats.attrs["streams"].items():

@@ -46,7 +46,7 @@ class StackTable(Table):
 
         >>> prog["stacks"].frame()                                    # doctest: +SKIP
         """
-        keys, values, _ = self.read()
+        keys, values, _ = self._read()
         addresses = values.view("u8").reshape(len(keys), -1) if len(keys) else np.empty((0, 1))
         rows = [tuple(int(address) for address in row if address) for row in addresses]
         return self._labelled(

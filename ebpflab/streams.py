@@ -71,7 +71,7 @@ class Stream(EventSource):
             )
         return Live(StreamSource(self, column), program, self._sync)
 
-    def cost(self, drain_ns: int | None) -> dict[str, float]:
+    def _cost(self, drain_ns: int | None) -> dict[str, float]:
         """For `Program.stats`: what has arrived, what was lost, and what reading one took."""
         sent, known = self.arrived + self.lost, drain_ns or math.nan
         return {
@@ -80,10 +80,6 @@ class Stream(EventSource):
             "share_lost": self.lost / sent if sent else math.nan,
             "drain_ns_per_event": known / self.arrived if self.arrived else math.nan,
         }
-
-    def decode(self, batches: list[bytes], skip: int) -> pd.DataFrame:
-        """The rows of ``batches`` (see `since`), without the first ``skip`` of the first one."""
-        return self._decode(batches, skip)
 
     def _count(self, data: bytes) -> int:
         return frames.count_records(data)

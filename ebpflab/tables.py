@@ -63,7 +63,7 @@ class Table:
         and of a map of maps are the kernel's numbers of the programs and maps. Raises TableError
         for a queue or stack, which `pop` reads, and for maps without entries to read.
         """
-        keys, values, cpus = self.read()
+        keys, values, cpus = self._read()
         columns = self._key_columns(keys)
         if cpus is not None:
             columns["cpu"] = cpus
@@ -88,7 +88,7 @@ class Table:
         kinds = self._key.dtype[slot].kind, self._value.dtype[0].kind
         if not set(kinds) <= set("iu") or len(self._value.columns) > 1:
             raise self._no_histogram()
-        keys, values, _ = self.read()
+        keys, values, _ = self._read()
         slots, counts = keys[slot], values[self._value.columns[0].name]
         if len(names) == 1:
             return self._labelled(histograms.histogram(slots, counts, scale))
@@ -150,7 +150,7 @@ class Table:
             raise TableError(f"The table {self.name!r} is not counted in: its program is closed.")
         if scale not in (None, "log2", "linear"):
             raise ValueError(f"scale is 'log2' or 'linear', not {scale!r}")
-        whole = [len(each.columns) == 1 and each.dtype[0].kind in "iu" for each in self.layouts]
+        whole = [len(each.columns) == 1 and each.dtype[0].kind in "iu" for each in self._layouts]
         if scale is not None and not all(whole):
             raise self._no_histogram()
         is_histogram = (self._type, self._room) == (_ARRAY, _HISTOGRAM_SLOTS)
@@ -159,7 +159,7 @@ class Table:
         return Live(TableSource(self, scale, unit), program)
 
     @property
-    def layouts(self) -> tuple[frames.Layout, frames.Layout]:
+    def _layouts(self) -> tuple[frames.Layout, frames.Layout]:
         """Of its keys, and of its values."""
         return self._key, self._value
 
@@ -206,7 +206,7 @@ class Table:
         frame.attrs.update(self._attrs, end=pd.Timestamp.now(tz="UTC"))
         return frame
 
-    def read(self) -> tuple[frames.Records, frames.Records, npt.NDArray[np.uint32] | None]:
+    def _read(self) -> tuple[frames.Records, frames.Records, npt.NDArray[np.uint32] | None]:
         """Keys, values and CPUs (None where the map is not per CPU), as numpy records."""
         answer = self._connection.request("table", program=self._program, name=self.name)
         count, stride = answer["entries"], answer["stride"]

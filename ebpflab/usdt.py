@@ -53,7 +53,7 @@ class USDT:
         """What is enabled, as ``provider:name -> function``."""
         return [f"{probe} -> {function}" for probe, function in self._enabled]
 
-    def wanted(self) -> dict[str, Any]:
+    def _wanted(self) -> dict[str, Any]:
         """What the agent is to attach. Raises ProgramError when that is nothing."""
         if not self._enabled:
             raise ProgramError(

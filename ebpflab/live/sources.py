@@ -41,8 +41,8 @@ class Arrivals(Protocol):
     lost: int
     layout: frames.Layout
 
-    def since(self, row: int) -> tuple[int, list[tuple[int, bytes]]]: ...
-    def decode(self, batches: list[bytes], skip: int) -> pd.DataFrame: ...
+    def _since(self, row: int) -> tuple[int, list[tuple[int, bytes]]]: ...
+    def _decode(self, batches: list[bytes], skip: int) -> pd.DataFrame: ...
 
 
 class Counted(Protocol):
@@ -51,8 +51,8 @@ class Counted(Protocol):
     name: str
 
     @property
-    def layouts(self) -> tuple[frames.Layout, frames.Layout]: ...
-    def read(self) -> tuple[frames.Records, frames.Records, frames.Records | None]: ...
+    def _layouts(self) -> tuple[frames.Layout, frames.Layout]: ...
+    def _read(self) -> tuple[frames.Records, frames.Records, frames.Records | None]: ...
 
 
 class StreamSource:
@@ -63,7 +63,7 @@ class StreamSource:
         self.columns = numeric(stream.layout)
         self.column = column or _likely(self.columns)
         self.buckets = _LOG2_BUCKETS
-        self._seen, _ = stream.since(0)
+        self._seen, _ = stream._since(0)
         self._seen_lost = stream.lost
         self._tail: list[tuple[int, bytes]] = []
 
@@ -79,7 +79,7 @@ class StreamSource:
 
     def look(self) -> Look:
         """Count what has arrived since the last look."""
-        seen, batches = self._stream.since(self._seen)
+        seen, batches = self._stream._since(self._seen)
         lost = self._stream.lost
         news = Look(seen - self._seen, lost - self._seen_lost, self._count(batches))
         self._seen, self._seen_lost = seen, lost
@@ -92,7 +92,7 @@ class StreamSource:
     def newest(self) -> pd.DataFrame:
         """The last rows, the newest first."""
         skip = max(sum(rows for rows, _ in self._tail) - ROWS, 0)
-        return self._stream.decode([data for _, data in self._tail], skip)[::-1]
+        return self._stream._decode([data for _, data in self._tail], skip)[::-1]
 
     def label(self, bucket: int) -> str:
         """The smallest value of a bucket, as a person would write it."""
@@ -111,7 +111,7 @@ class TableSource:
 
     def __init__(self, table: Counted, scale: str | None, unit: str) -> None:
         self.name, self._table, self._scale, self._unit = table.name, table, scale, unit
-        self._keys, self._values = table.layouts
+        self._keys, self._values = table._layouts
         self.columns = numeric(self._values)
         self.column = self.columns[0] if self.columns else None
         self.buckets = _LINEAR_BUCKETS if scale == "linear" else _LOG2_BUCKETS
@@ -148,7 +148,7 @@ class TableSource:
         return log2_label(bucket, self._unit)
 
     def _read(self) -> tuple[int, Counts]:
-        keys, values, _ = self._table.read()
+        keys, values, _ = self._table._read()
         counts = np.zeros(self.buckets, np.int64)
         if self.column is None:
             return 0, counts

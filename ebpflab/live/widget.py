@@ -50,7 +50,7 @@ class Traced(Protocol):
     @property
     def closed(self) -> bool: ...
     @property
-    def died(self) -> errors.TargetError | None: ...
+    def _died(self) -> errors.TargetError | None: ...
     def attach_again(self) -> None: ...
     def detach(self) -> None: ...
 
@@ -172,8 +172,8 @@ class Live(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no types
         if not first:
             return
         self._tick()
-        if self._program.died is not None:
-            self._said = str(self._program.died)
+        if self._program._died is not None:
+            self._said = str(self._program._died)
         if self._picture is not None:
             self._draw()
             self._picture.close_view()

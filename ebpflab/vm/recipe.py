@@ -101,13 +101,8 @@ def _sources() -> Iterator[tuple[str, Path]]:
         yield f"provision/{Path(name).name}", Path(agent.__file__).parent / name
     labs = directory("labs")
     for path in sorted(labs.rglob("*")):
-        if path.is_file() and not _is_product(path) and _is_traced(path.relative_to(labs).parts):
+        if path.is_file() and not _is_product(path):
             yield f"labs/{path.relative_to(labs)}", path
-
-
-def _is_traced(parts: tuple[str, ...]) -> bool:
-    """Whether a file of labs/ is for guests: those of the course and the hub are for teachers."""
-    return parts[0] not in ("course", "hub")
 
 
 def _is_product(path: Path) -> bool:

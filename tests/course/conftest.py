@@ -1,8 +1,8 @@
-"""labs/course is a folder of programs, not a package."""
+"""classroom/course is a folder of programs, not a package."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "labs" / "course"))
+sys.path.insert(0, str(Path(__file__).parents[2] / "classroom" / "course"))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import nbformat
 
-SOURCE = Path(__file__).parents[2] / "labs" / "course" / "source"
+SOURCE = Path(__file__).parents[2] / "classroom" / "course" / "source"
 REFERENCE, EMPTY = "reference", "empty"
 
 _HEAD = '''my_source = r"""

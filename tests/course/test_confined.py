@@ -45,17 +45,17 @@ def test_it_sees_no_solution_no_gradebook_and_no_hidden_test(
         repository = Path(folder)
         repository.chmod(0o755)
         hidden = [
-            "labs/course/source/01/answers",
+            "classroom/course/source/01/answers",
             "tests/course/submissions.py",
             ".git/packed-refs",
         ]
         hidden += ["course/gradebook.db", "hub/jupyterhub.sqlite"]
-        for name in (*hidden, "labs/course/startup.py"):
+        for name in (*hidden, "classroom/course/startup.py"):
             (repository / name).parent.mkdir(parents=True, exist_ok=True)
             (repository / name).touch()
         monkeypatch.setattr(confined, "REPOSITORY", repository)
         seen = inside(runtime, f"find {repository} -type f").split()
-        assert seen == [str(repository / "labs/course/startup.py")]
+        assert seen == [str(repository / "classroom/course/startup.py")]
 
 
 @pytest.mark.parametrize("top", ["/tmp", "/dev/shm", "/var/tmp"])
@@ -135,7 +135,7 @@ def test_what_it_prints_is_stdout_and_has_a_limit(
         "print('on we go')",
     ]
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(s) for s in sources])
-    monkeypatch.setenv("JUPYTER_PATH", str(REPOSITORY / "labs" / "course"))
+    monkeypatch.setenv("JUPYTER_PATH", str(REPOSITORY / "classroom" / "course"))
     monkeypatch.setattr(tempfile, "tempdir", str(runtime))
     config = Config()
     config.KernelManager.transport, config.KernelManager.ip = "ipc", str(runtime / "kernel")

@@ -15,7 +15,7 @@ REPOSITORY = Path(__file__).parents[2]
 
 
 def test_students_of_a_server_see_no_more_of_it_than_their_submissions() -> None:
-    folder = REPOSITORY / "labs" / "hub" / "server"
+    folder = REPOSITORY / "classroom" / "hub" / "server"
     config = PyFileConfigLoader("jupyterhub_config.py", str(folder)).load_config()
     closed = config.SystemdSpawner.unit_extra_properties["InaccessiblePaths"].split()
     assert closed == [f"-/opt/ebpflab/{name}" for name in confined.HIDDEN_HERE]
@@ -24,11 +24,11 @@ def test_students_of_a_server_see_no_more_of_it_than_their_submissions() -> None
 def test_grades_go_where_no_submission_and_no_student_sees_them(tmp_path: Path) -> None:
     page = (REPOSITORY / "docs" / "teaching.md").read_text()
     (command,) = re.findall(r"^\| grades as a table \| `(.+?)`", page, re.MULTILINE)
-    labs = tmp_path / "labs" / "course"
-    shutil.copytree(REPOSITORY / "labs" / "course", labs)
+    folder = tmp_path / "classroom" / "course"
+    shutil.copytree(REPOSITORY / "classroom" / "course", folder)
     (tmp_path / ".venv").symlink_to(sys.prefix)
     (tmp_path / "course").mkdir()
-    before = {*labs.rglob("*")}
+    before = {*folder.rglob("*")}
     done = subprocess.run(
         ["sh", "-ec", command],
         cwd=tmp_path,
@@ -39,7 +39,7 @@ def test_grades_go_where_no_submission_and_no_student_sees_them(tmp_path: Path) 
     )
     assert done.returncode == 0, done.stdout
     assert (tmp_path / "course" / "grades.csv").read_text().startswith("assignment,")
-    assert {*labs.rglob("*")} == before
+    assert {*folder.rglob("*")} == before
 
 
 def test_what_is_collected_lies_in_the_home_and_is_nothing_that_a_link_leads_to(

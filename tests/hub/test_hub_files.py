@@ -23,7 +23,7 @@ from systemdspawner import SystemdSpawner
 from traitlets.config import Config, PyFileConfigLoader
 
 REPOSITORY = Path(__file__).parents[2]
-HUB = REPOSITORY / "labs" / "hub"
+HUB = REPOSITORY / "classroom" / "hub"
 CONFIGURABLE = (
     JupyterHub,
     Authenticator,
@@ -114,7 +114,7 @@ def test_the_unit_runs_files_that_are_there() -> None:
     unit = configparser.ConfigParser(strict=False, interpolation=None)
     unit.optionxform = str  # type: ignore[assignment,method-assign]
     unit.read(HUB / "server" / "ebpflab-hub.service")
-    paths = re.findall(r"/opt/ebpflab/(labs/\S+)", unit["Service"]["ExecStart"])
+    paths = re.findall(r"/opt/ebpflab/(classroom/\S+)", unit["Service"]["ExecStart"])
     assert paths and all((REPOSITORY / path).exists() for path in paths)
     assert unit["Service"]["ExecStartPre"].endswith("ebpflab vm build")
 

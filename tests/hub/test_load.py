@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from processes import wait_for_end
 
-HUB = Path(__file__).parents[2] / "labs" / "hub"
+HUB = Path(__file__).parents[2] / "classroom" / "hub"
 # As jupyterhub does: its proxy has a session of its own, and outlives a hub that fails.
 FAILING = """#!/bin/sh
 setsid sleep 1000 &

@@ -41,7 +41,7 @@ def test_what_git_leaves_out_goes_into_no_box_and_no_image() -> None:
     assert {".venv", "course", "hub"} <= ignored
     vagrant = (root / "Vagrantfile").read_text(encoding="utf-8")
     excluded = vagrant.partition("rsync__exclude: %w[")[2].partition("]")[0].split()
-    assert "course" not in excluded, "would match labs/course as well"
+    assert "course" not in excluded, "would match classroom/course as well"
     assert ignored - {".vagrant"} <= {each.strip("/") for each in excluded}  # Vagrant's own
     docker = (root / ".dockerignore").read_text(encoding="utf-8").split()
     assert ignored <= {each.removeprefix("**/") for each in docker}

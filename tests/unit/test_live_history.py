@@ -62,12 +62,12 @@ class Arrived:
     def __init__(self) -> None:
         self.batches: list[tuple[int, bytes]] = []
 
-    def since(self, row: int) -> tuple[int, list[tuple[int, bytes]]]:
+    def _since(self, row: int) -> tuple[int, list[tuple[int, bytes]]]:
         ends = np.cumsum([0, *(rows for rows, _ in self.batches)])
         new = [each for each, begins in zip(self.batches, ends, strict=False) if begins >= row]
         return int(ends[-1]), new
 
-    def decode(self, batches: list[bytes], skip: int) -> pd.DataFrame:
+    def _decode(self, batches: list[bytes], skip: int) -> pd.DataFrame:
         data, _ = frames.records(b"".join(batches), RECORD, skip)
         return pd.DataFrame(frames.columns([data], self.layout))
 
@@ -77,7 +77,7 @@ class Traced:
 
     def __init__(self) -> None:
         self.attached, self.closed, self.log = ["uprobe work"], False, list[str]()
-        self.died: ConnectionLost | None = None
+        self._died: ConnectionLost | None = None
 
     def attach_again(self) -> None:
         self.log.append("attach")
@@ -143,7 +143,7 @@ class Counting:
     """A table whose counts the test sets: a histogram, or counts by process."""
 
     name = "dist"
-    layouts = (
+    _layouts = (
         frames.layout_of([Column("key", 0, np.dtype("i4"))], 4, "key"),
         frames.layout_of([Column("value", 0, np.dtype("u8"))], 8, "value"),
     )
@@ -151,8 +151,8 @@ class Counting:
     def __init__(self) -> None:
         self.counts = {0: 1, 3: 5}
 
-    def read(self) -> tuple[np.ndarray, np.ndarray, None]:
-        key, value = (layout.dtype for layout in self.layouts)
+    def _read(self) -> tuple[np.ndarray, np.ndarray, None]:
+        key, value = (layout.dtype for layout in self._layouts)
         keys, values = np.zeros(len(self.counts), key), np.zeros(len(self.counts), value)
         keys["key"], values["value"] = [*self.counts], [*self.counts.values()]
         return keys, values, None
@@ -363,7 +363,7 @@ def test_why_a_view_has_ended_stays_with_its_picture(died: ConnectionLost | None
 
     with live._lock:
         live._picture, table.read = Kept(), gone  # type: ignore[method-assign,assignment]
-        live._moved, program.died, program.closed = True, died, True
+        live._moved, program._died, program.closed = True, died, True
     live.close()
     assert said[-1:] == [str(died) if died else ""]
 

@@ -89,8 +89,8 @@ def test_customize_is_a_valid_script() -> None:
 def test_what_is_for_teachers_is_in_no_guest_and_no_name(rooms: Path) -> None:
     before = recipe.current().hash
     for name in ("course", "hub"):
-        (rooms / "labs" / name / "inner").mkdir(parents=True)
-        (rooms / "labs" / name / "inner" / "file").write_text("changed every week\n")
+        (rooms / "classroom" / name / "inner").mkdir(parents=True)
+        (rooms / "classroom" / name / "inner" / "file").write_text("changed every week\n")
     assert recipe.current().hash == before
     recipe.stage(rooms / "stage")
     assert [path.name for path in (rooms / "stage" / "labs").iterdir()] == ["hello"]

@@ -1,6 +1,6 @@
 """How does the hub carry a class? Students log in at once, and each runs a chapter from the top.
 
-    .venv/bin/python labs/hub/load.py STUDENTS [CHAPTER]
+    .venv/bin/python classroom/hub/load.py STUDENTS [CHAPTER]
 
 Everything goes through the hub's own HTTP API, as a browser would: log in, start the server, start
 a kernel, run each cell over its websocket. The hub is one of its own, run as `make hub` does, with

@@ -41,7 +41,7 @@ c.Autograde.sanitize_preprocessors = [
     for each in Autograde.sanitize_preprocessors.default()
 ]
 
-# Not where it is called, in labs/course, which every submission sees.
+# Not where it is called, in classroom/course, which every submission sees.
 c.ExportPlugin.to = str(COURSE / "grades.csv")
 
 # For a student's own cells; and for those that boot a guest and compile, the tests.

@@ -1,6 +1,6 @@
 """Grade what was submitted: each submission in a sandbox of its own, one after the other.
 
-    .venv/bin/python labs/course/grade.py [ASSIGNMENT [STUDENT]]
+    .venv/bin/python classroom/course/grade.py [ASSIGNMENT [STUDENT]]
 
 What `make grade` does after its set-up. nbgrader does the grading (`nbgrader autograde`), its
 kernel is confined (confined.py). This adds a limit on the time of a whole submission, and a reason

@@ -9,7 +9,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 
 # The gradebook, the solutions and the hidden tests, in Git's history as well: as in confined.py.
-NOT_FOR_STUDENTS = ("course", "hub", "labs/course/source", "tests", ".git")
+NOT_FOR_STUDENTS = ("course", "hub", "classroom/course/source", "tests", ".git")
 
 c = get_config()  # noqa: F821
 load_subconfig(str(HERE.parent / "base_config.py"))  # noqa: F821

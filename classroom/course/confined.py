@@ -33,7 +33,7 @@ PROCESSES = 200
 _HIDDEN = ("/home", "/root", "/run", "/mnt", "/media", "/srv", "/var/cache", "/var/tmp")
 _IN_MEMORY = ("/tmp", "/dev/shm")  # what lies there outside is hidden, too
 # What students of a server may not see either: hub/server/jupyterhub_config.py. Git has it all.
-HIDDEN_HERE = ("course", "hub", "labs/course/source", "tests", ".git")
+HIDDEN_HERE = ("course", "hub", "classroom/course/source", "tests", ".git")
 _EVERYBODYS_IMAGES = cache.EVERYBODYS
 
 
