@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from ebpflab.display.progress import notice
+from ebpflab.protocol import messages
 from ebpflab.transport.connection import Connection
 
 if TYPE_CHECKING:
@@ -272,7 +273,7 @@ class EventSource(ABC):
 
     def _sync(self) -> None:
         if self._connection.lost is None:
-            self._connection.request("sync", streams=[self._ident])
+            self._connection.request(messages.SYNC, messages.Sync(streams=[self._ident]))
 
     def _take(self, rows: int | None) -> pd.DataFrame:
         with self._arrived:

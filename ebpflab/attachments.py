@@ -6,11 +6,11 @@ Program -> Attachments -> Probe: each of them an attachment that the agent has m
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from ebpflab import perf_events
 from ebpflab.display import cells
-from ebpflab.transport.connection import Answer, Connection
+from ebpflab.protocol import messages
+from ebpflab.transport.connection import Connection
 
 
 class Probe:
@@ -22,7 +22,7 @@ class Probe:
         ident: int,
         place: str,
         function: str,
-        asked: dict[str, Any] | None = None,
+        asked: messages.Attach | None = None,
     ) -> None:
         self._owner, self.ident = owner, ident
         self.place, self.function = place, function
@@ -43,7 +43,7 @@ class Attachments:
     def __init__(self, connection: Connection, program: int, source: str) -> None:
         self._connection, self._program, self._source = connection, program, source
         self._now: dict[int, Probe] = {}  # by the agent's number
-        self._again: list[dict[str, Any]] = []  # what was asked for, each once, in order
+        self._again: list[messages.Attach] = []  # what was asked for, each once, in order
         self._detached = False
         self.of_functions: dict[str, list[str]] = {}
         """The places of each function's probes; after `detach`, too."""
@@ -53,16 +53,16 @@ class Attachments:
         """What is attached now, as ``kind place -> function``."""
         return [str(probe) for probe in self._now.values()]
 
-    def attach(self, kind: str, function: str, where: dict[str, Any]) -> None:
+    def attach(self, kind: str, function: str, where: messages.Where) -> None:
         """Attach a function for the running cell; what an earlier run of it attached goes."""
         cells.retire()
-        asked = {"kind": kind, "fn_name": function, "where": where}
+        asked = messages.Attach(program=self._program, kind=kind, fn_name=function, where=where)
         probe = self._attach(asked)
         if asked not in self._again:
             self._again.append(asked)
         cells.adopt(probe)
 
-    def note(self, attached: Sequence[dict[str, Any]]) -> None:
+    def note(self, attached: Sequence[messages.AttachedProbe]) -> None:
         """Remember what has attached itself: by its name, or as a USDT probe."""
         for each in attached:
             self._note(Probe(self, each["attachment"], each["probe"], each["fn_name"]))
@@ -75,22 +75,23 @@ class Attachments:
         """Take all of them away."""
         self._now.clear()  # first: when it is interrupted, the agent does it all the same
         self._detached = True
-        self._connection.request("detach", program=self._program)
+        self._connection.request(messages.DETACH, messages.Detach(program=self._program))
 
-    def attach_again(self, usdt_contexts: Sequence[dict[str, Any]]) -> None:
+    def attach_again(self, usdt_contexts: list[messages.UsdtContext]) -> None:
         """Attach once more all that was ever attached, after a `detach`; or none of it."""
         if not self._detached:
             return
         try:
             again = self._connection.request(
-                "attach_again", program=self._program, usdt_contexts=usdt_contexts
+                messages.ATTACH_AGAIN,
+                messages.AttachAgain(program=self._program, usdt_contexts=usdt_contexts),
             )
-            self.note(again["attached"])
-            for asked in self._again:
-                self._attach(asked)
+            self.note(again.ok["attached"])
+            for each in self._again:
+                self._attach(each)
         except BaseException:
             self._now.clear()
-            self._connection.tell("detach", program=self._program)
+            self._connection.tell(messages.DETACH, messages.Detach(program=self._program))
             raise
         self._detached = False
 
@@ -102,24 +103,24 @@ class Attachments:
         self._again = [asked for asked in self._again if asked != probe.asked]
         if all(str(other) != str(probe) for other in self._now.values()):
             self.of_functions[probe.function].remove(probe.place)
-        self._connection.tell("detach", program=self._program, attachment=probe.ident)
+        self._tell_detach(probe.ident)
 
-    def _attach(self, asked: dict[str, Any]) -> Probe:
+    def _attach(self, asked: messages.Attach) -> Probe:
         answer = self._connection.request(
-            "attach",
-            c_source=self._source,
-            undo=self._undo,
-            program=self._program,
-            **asked,
+            messages.ATTACH, asked, c_source=self._source, undo=self._undo
         )
         function = asked["fn_name"]
         place = f"{asked['kind']} {_place(function, asked['where'])}"
-        return self._note(Probe(self, answer["attachment"], place, function, asked))
+        return self._note(Probe(self, answer.ok["attachment"], place, function, asked))
 
-    def _undo(self, answer: Answer) -> None:
+    def _undo(self, attached: messages.Attached) -> None:
         """Take away what was attached when nobody waited for it any more."""
-        if answer["attachment"] not in self._now:
-            self._connection.tell("detach", program=self._program, attachment=answer["attachment"])
+        if attached["attachment"] not in self._now:
+            self._tell_detach(attached["attachment"])
+
+    def _tell_detach(self, attachment: int) -> None:
+        asked = messages.Detach(program=self._program, attachment=attachment)
+        self._connection.tell(messages.DETACH, asked)
 
     def _note(self, probe: Probe) -> Probe:
         if not self._now:
@@ -131,12 +132,19 @@ class Attachments:
         return known
 
 
-def _place(function: str, where: dict[str, Any]) -> str:
+def _place(function: str, where: messages.Where) -> str:
     """Where a probe is, in words."""
     if "ev_type" in where:
         of = f" in process {where['pid']}" if where["pid"] > 0 else ""
-        event = ("ev_type", "ev_config", "sample_period", "sample_freq")
-        return perf_events.describe(*(where[name] for name in event)) + of
+        return (
+            perf_events.describe(
+                where["ev_type"],
+                where["ev_config"],
+                where["sample_period"],
+                where["sample_freq"],
+            )
+            + of
+        )
     if "name" in where:
         return f"{where['name']}:{where.get('sym') or where.get('addr')}"
     return where.get("event") or where.get("tp") or function

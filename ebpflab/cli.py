@@ -21,10 +21,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
-from ebpflab.agent.kernel import features as agent_features
 from ebpflab.errors import EbpflabError, TargetError
-from ebpflab.targets import choose
-from ebpflab.targets.features import Row
+from ebpflab.protocol.messages import Feature
+from ebpflab.targets import choose, own_features
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -117,7 +116,7 @@ def _add_record(parser: argparse.ArgumentParser) -> None:
 
 
 def _doctor(arguments: argparse.Namespace) -> int:
-    rows = agent_features.probe()
+    rows = own_features()
     name, verdict = _choice()
     if arguments.json:
         print(json.dumps({"features": rows, "target": name, "verdict": verdict}, indent=2))
@@ -137,12 +136,12 @@ def _choice() -> tuple[str | None, str]:
     return (None, stands_against) if stands_against else (target.name, f"Lab() works here. {why}")
 
 
-def table(rows: Iterable[Row], width: int) -> str:
+def table(rows: Iterable[Feature], width: int) -> str:
     """The rows for a terminal of ``width`` columns; what to do stands under the reason."""
     return "\n".join(line for row in rows for line in _lines(row, max(width, 60)))
 
 
-def _lines(row: Row, width: int) -> Iterator[str]:
+def _lines(row: Feature, width: int) -> Iterator[str]:
     head = f"{row['status']:<8} {row['feature']:<22} "
     indent = " " * len(head)
     yield from _wrap(head + row["reason"], width, indent)

@@ -32,7 +32,7 @@ from __future__ import annotations
 import difflib
 import linecache
 import traceback
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 
@@ -163,7 +163,7 @@ def suggest(name: str, names: Iterable[str]) -> str:
     return f" Closest matches: {', '.join(found)}." if found else ""
 
 
-def from_fault(fault: dict[str, Any], source: str = "") -> EbpflabError:
+def from_fault(fault: Mapping[str, object], source: str = "") -> EbpflabError:
     """The exception for a fault that came over the wire.
 
     ``source`` is the reader's C program, for the faults that point at a line of it.

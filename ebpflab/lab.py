@@ -22,10 +22,11 @@ from ebpflab.display import cells, rich
 from ebpflab.display.progress import Progress, notice
 from ebpflab.errors import ProgramError, TargetError, WorkloadError
 from ebpflab.program import Program
+from ebpflab.protocol import messages
 from ebpflab.targets import choose
 from ebpflab.targets.features import HOSTING, features_frame
 from ebpflab.transport.closing import Closing
-from ebpflab.transport.connection import Answer, Connection
+from ebpflab.transport.connection import Connection
 from ebpflab.usdt import USDT
 
 
@@ -66,7 +67,9 @@ class Lab(Closing):
             try:
                 hello = self._connection.hello()
                 if transport.set_clock:
-                    hello.update(self._connection.request("set_clock", realtime_ns=time.time_ns()))
+                    now = messages.SetClock(realtime_ns=time.time_ns())
+                    clock = self._connection.request(messages.SET_CLOCK, now).ok
+                    hello["clock_offset_ns"] = clock["clock_offset_ns"]
             except BaseException:
                 self.close()
                 raise
@@ -74,10 +77,11 @@ class Lab(Closing):
         self.bcc_version: str = hello["bcc"]
         self.agent_pid: int = hello["pid"]
         self._hello = hello
+        self._headers: str | None = None  # the release that they are of
         self._idents = itertools.count(1)
         self._programs: weakref.WeakSet[Program] = weakref.WeakSet()
         self._compile_seconds = 0.0  # of the last program that was compiled
-        self.recording: dict[str, Any] | None = hello.get("recording")
+        self.recording: messages.RecordingFacts | None = hello.get("recording")
         """Where nothing is traced: chapter, date and target of the recording that is played."""
         if why:
             notice(why)
@@ -132,29 +136,29 @@ class Lab(Closing):
             with Progress("Compiling the program") as progress:
                 known = self._compile_seconds
                 progress(f"clang, {known:.0f} s the last time" if known else "clang")
-                loaded = self._connection.request(
-                    "load",
-                    c_source=text,
+                asked = messages.Load(
                     program=ident,
                     source=text,
                     cflags=list(cflags),
                     headers=headers,
                     usdt_contexts=contexts,
                 )
-            program = Program(self, self._connection, ident, text, loaded, contexts)
-            if program.compiled:
-                self._compile_seconds = loaded.get("compilation", {}).get("seconds", 0.0)
+                answer = self._connection.request(messages.LOAD, asked, c_source=text)
+            program = Program(self, self._connection, ident, text, answer, contexts)
+            loaded = answer.ok
+            if program.compiled and "compilation" in loaded:
+                self._compile_seconds = loaded["compilation"]["seconds"]
         except BaseException:  # interrupted, it is loaded all the same, in a moment
-            self._connection.tell("close", program=ident)
+            self._connection.tell(messages.CLOSE, messages.OfProgram(program=ident))
             raise
         self._programs.add(program)
         cells.adopt(program)
-        if not loaded["headers"]["matching"] and not self._hello.get("headers"):
+        if not loaded["headers"]["matching"] and not self._headers:
             notice(
                 f"This kernel ({self.kernel}) has no headers of its own: borrowing those of"
                 f" {loaded['headers']['headers']}, which is safe for uprobes and tracepoints."
             )
-        self._hello["headers"] = loaded["headers"]["headers"]
+        self._headers = loaded["headers"]["headers"]
         return program
 
     # -- workloads ---------------------------------------------------------------------------
@@ -189,48 +193,51 @@ class Lab(Closing):
         if not isinstance(input, str):
             raise WorkloadError(f"input= is text (str), and is of type {type(input).__name__}.")
 
-        def workload(started: Answer) -> Workload:
+        def workload(started: messages.OfProcess) -> Workload:
             return Workload(self._connection, tuple(command), started["pid"])
 
+        asked = messages.Start(argv=command, input=input, cwd=cwd, env=env)
         answer = self._connection.request(
-            "start",
-            undo=lambda started: workload(started).kill(),
-            argv=command,
-            input=input,
-            cwd=cwd,
-            env=env,
+            messages.START, asked, undo=lambda started: workload(started).kill()
         )
-        return workload(answer)
+        return workload(answer.ok)
 
     # -- discovery ---------------------------------------------------------------------------
 
     def features(self) -> pd.DataFrame:
         """What the traced machine can do: feature, status (yes, no, unknown), reason, fix."""
-        rows = self._connection.request("features")["features"]
-        if "vm" in (self.target, (self.recording or {}).get("target")):
+        rows = self._connection.request(messages.FEATURES, messages.Nothing()).ok["features"]
+        if "vm" in (self.target, self.recording and self.recording["target"]):
             rows = [row for row in rows if row["feature"] not in HOSTING]
         return features_frame(rows)
 
     def syscall_name(self, name: str) -> str:
         """The kernel function of a system call: "execve" -> "__x64_sys_execve"."""
-        return str(self._connection.request("syscall_name", name=name)["name"])
+        return self._connection.request(messages.SYSCALL_NAME, messages.ByName(name=name)).ok[
+            "name"
+        ]
 
     def kernel_functions(self, pattern: str = "*") -> list[str]:
         """Kernel functions that can be probed, by shell pattern: ``vfs_*``."""
-        return list(self._connection.request("kernel_functions", pattern=pattern)["names"])
+        asked = messages.ByPattern(pattern=pattern)
+        return self._connection.request(messages.KERNEL_FUNCTIONS, asked).ok["names"]
 
     def tracepoints(self, pattern: str = "*") -> list[str]:
         """Tracepoints as ``category:name``, by shell pattern: ``sched:*``."""
-        return list(self._connection.request("tracepoints", pattern=pattern)["names"])
+        asked = messages.ByPattern(pattern=pattern)
+        return self._connection.request(messages.TRACEPOINTS, asked).ok["names"]
 
     def tracepoint_format(self, tp: str) -> str:
         """The fields of a tracepoint, as the kernel describes them."""
-        return str(self._connection.request("tracepoint_format", tp=tp)["format"])
+        return self._connection.request(
+            messages.TRACEPOINT_FORMAT, messages.OfTracepoint(tp=tp)
+        ).ok["format"]
 
     def symbols(self, path: str, pattern: str = "*") -> pd.DataFrame:
         """Function symbols of a program or library on the traced machine: symbol, address."""
-        answer = self._connection.request("symbols", path=str(path), pattern=pattern)
-        return pd.DataFrame(answer["symbols"], columns=["symbol", "address"])
+        asked = messages.SymbolsOf(path=str(path), pattern=pattern)
+        rows = self._connection.request(messages.SYMBOLS, asked).ok["symbols"]
+        return pd.DataFrame(rows, columns=["symbol", "address"])
 
     def go_functions(self, path: str, pattern: str = "*") -> pd.DataFrame:
         """Functions of a Go program, by shell pattern: symbol, address, size_bytes.
@@ -272,7 +279,9 @@ class Lab(Closing):
         ``-4@%edi``), semaphore (its address, 0 where there is none), address. No rows where
         the file has no probes. Raises UnknownEvent when it is missing.
         """
-        rows = self._connection.request("usdt_probes", path=str(path))["probes"]
+        rows = self._connection.request(messages.USDT_PROBES, messages.OfFile(path=str(path))).ok[
+            "probes"
+        ]
         return pd.DataFrame(
             rows, columns=["provider", "probe", "arguments", "semaphore", "address"]
         ).astype({"semaphore": "uint64", "address": "uint64"})
@@ -293,7 +302,7 @@ class Lab(Closing):
         return self._connection.lost
 
     def __repr__(self) -> str:
-        headers = self._hello.get("headers")
+        headers = self._headers
         borrowed = f", borrowed headers of {headers}" if headers not in (None, self.kernel) else ""
         state = ", closed" if self.closed else ""
         return f"<Lab {self.target!r}: {self._described()}{borrowed}{state}>"
@@ -303,7 +312,7 @@ class Lab(Closing):
         facts = [
             ("kernel", f"Linux {self.kernel} {self.arch}"),
             ("BCC", self.bcc_version),
-            ("kernel headers", self._hello.get("headers") or ""),
+            ("kernel headers", self._headers or ""),
         ]
         if self.recording is not None:
             facts.insert(0, ("recording", f"of {self.recording['date'][:10]}; nothing is traced"))
@@ -322,25 +331,26 @@ class Workload:
     def wait(self) -> Completed:
         """Wait for its end. Interrupting the wait kills it."""
         try:
-            answer = self._connection.request("wait", pid=self.pid)
+            answer = self._connection.request(messages.WAIT, messages.OfProcess(pid=self.pid))
         except KeyboardInterrupt:
             self.kill()
             raise
-        split = answer["stdout_bytes"]
+        ended = answer.ok
+        split = ended["stdout_bytes"]
         stdout, stderr = (
             part.decode(errors="replace") for part in (answer.blob[:split], answer.blob[split:])
         )
         return Completed(
-            self.argv, self.pid, answer["returncode"], stdout, stderr, answer["truncated"]
+            self.argv, self.pid, ended["returncode"], stdout, stderr, ended["truncated"]
         )
 
     def kill(self) -> None:
         """End it with SIGKILL, and wait for nothing. Where it has ended, nothing happens."""
-        self._connection.tell("stop", pid=self.pid, signal=signal.SIGKILL)
+        self._connection.tell(messages.STOP, messages.Stop(pid=self.pid, signal=signal.SIGKILL))
 
     def stop(self) -> Completed:
         """End it with SIGTERM and wait for its end."""
-        self._connection.request("stop", pid=self.pid, signal=signal.SIGTERM)
+        self._connection.request(messages.STOP, messages.Stop(pid=self.pid, signal=signal.SIGTERM))
         return self.wait()
 
     def __repr__(self) -> str:

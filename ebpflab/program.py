@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import pandas as pd
 
@@ -27,6 +27,8 @@ from ebpflab.errors import (
     WireError,
     suggest,
 )
+from ebpflab.protocol import messages
+from ebpflab.protocol.messages import Where
 from ebpflab.stacks import StackTable, named_stacks
 from ebpflab.streams import Messages, Stream
 from ebpflab.tables import Table
@@ -52,24 +54,27 @@ class Program(Closing):
         connection: Connection,
         ident: int,
         source: str,
-        loaded: Answer,
-        usdt_contexts: Sequence[dict[str, Any]] = (),
+        answer: Answer[messages.Loaded],
+        usdt_contexts: Sequence[messages.UsdtContext] = (),
     ) -> None:
         self.lab, self.source = lab, source
+        loaded = answer.ok
         self.functions: list[str] = loaded["functions"]
         self.warnings: str = loaded["log"]
         """What clang printed while it compiled the program."""
         self.compiled: bool = loaded["compiled"]
         """False when the same text was compiled earlier in this lab."""
-        self._compilation: dict[str, Any] = loaded.get("compilation", {})  # not in old tapes
+        self._compilation = loaded.get("compilation", {})
         self._connection, self._ident = connection, ident
-        self._usdt_contexts = usdt_contexts
+        self._usdt_contexts = list(usdt_contexts)
         self._attachments = Attachments(connection, ident, source)
-        self._last_stats: dict[str, Any] = {"functions": {}, "problem": None}
+        self._last_stats: messages.Stats | None = None
         self._attachments.note(loaded["attached"])
-        attrs = {**lab.attrs, **({} if loaded["headers"]["matching"] else loaded["headers"])}
+        attrs = dict(lab.attrs)
+        if not loaded["headers"]["matching"]:
+            attrs.update(loaded["headers"])
         try:
-            types = btf.Types(loaded.blob) if loaded.blob else None
+            types = btf.Types(answer.blob) if answer.blob else None
             made = [self._make_map(each, types, attrs) for each in loaded["maps"]]
         except (ValueError, TypeError) as error:
             raise WireError(
@@ -87,7 +92,7 @@ class Program(Closing):
         self._finalizer = weakref.finalize(self, _let_go, connection, self._ident, self._streams)
 
     def _make_map(
-        self, described: dict[str, Any], types: btf.Types | None, attrs: dict[str, Any]
+        self, described: messages.MapDescription, types: btf.Types | None, attrs: dict[str, Any]
     ) -> Stream | Table:
         if described["stream"] is None:
             kind = StackTable if described["type"] == _STACK_TRACE else Table
@@ -113,7 +118,7 @@ class Program(Closing):
             attrs,
             layout,
             per_cpu=per_cpu,
-            rings=described.get("rings", False),  # not in old tapes
+            rings=described.get("rings", False),
             program=weakref.ref(self),
         )
 
@@ -202,9 +207,16 @@ class Program(Closing):
         for a place inside of an instruction.
         """
         places.check(self._connection, name, sym, addr, sym_off)
-        where = {"name": name, "sym": sym or None, "addr": addr, "pid": pid}
         try:
-            self._attach("uprobe", fn_name, **where, sym_off=sym_off or None)
+            self._attach(
+                "uprobe",
+                fn_name,
+                name=name,
+                sym=sym or None,
+                addr=addr,
+                pid=pid,
+                sym_off=sym_off or None,
+            )
         except UnknownEvent as error:
             raise golang.retold(self._connection, name, sym, error) from None
 
@@ -289,13 +301,19 @@ class Program(Closing):
         ...     ev_type=PerfType.SOFTWARE, ev_config=PerfSWConfig.CPU_CLOCK,
         ...     fn_name="on_sample", sample_freq=99)
         """
-        event = (int(ev_type), int(ev_config), sample_period, sample_freq)
-        perf_events.check_rate(*event)
-        names = ("ev_type", "ev_config", "sample_period", "sample_freq")
-        where = dict(zip(names, event, strict=True))
-        self._attach("perf_event", fn_name, **where, pid=pid, cpu=cpu)
+        perf_events.check_rate(int(ev_type), int(ev_config), sample_period, sample_freq)
+        self._attach(
+            "perf_event",
+            fn_name,
+            ev_type=int(ev_type),
+            ev_config=int(ev_config),
+            sample_period=sample_period,
+            sample_freq=sample_freq,
+            pid=pid,
+            cpu=cpu,
+        )
 
-    def _attach(self, kind: str, fn_name: str, **where: Any) -> None:
+    def _attach(self, kind: str, fn_name: str, **where: Unpack[Where]) -> None:
         if fn_name not in self.functions:
             have = ", ".join(self.functions) or "none"
             raise UnknownName(
@@ -328,13 +346,16 @@ class Program(Closing):
         >>> prog.stats()                                              # doctest: +SKIP
         >>> pd.DataFrame(prog.stats().attrs["streams"]).T             # doctest: +SKIP
         """
+        asked = messages.OfProgram(program=self._ident)
         stats = self._last_stats
         if not self.closed:
-            stats = self._connection.request("stats", program=self._ident)
+            stats = self._connection.request(messages.STATS, asked).ok
+        if stats is None:
+            stats = {"functions": {}, "problem": None}
         if stats["problem"]:
             notice(stats["problem"])
         streams = {
-            each.name: each._cost(stats.get("drain_ns", {}).get(each.name))  # old tapes: none
+            each.name: each._cost(stats.get("drain_ns", {}).get(each.name))
             for each in self._streams
             if isinstance(each, Stream)
         }
@@ -364,7 +385,8 @@ class Program(Closing):
         self._attachments.forget()
         self._finalizer.detach()
         if self._connection.lost is None:
-            self._last_stats = self._connection.request("close", program=self._ident)["stats"]
+            asked = messages.OfProgram(program=self._ident)
+            self._last_stats = self._connection.request(messages.CLOSE, asked).ok["stats"]
 
     @property
     def closed(self) -> bool:
@@ -407,4 +429,4 @@ def _let_go(connection: Connection, ident: int, streams: list[EventSource]) -> N
     """Close a program that nobody refers to any more. Runs in a finalizer: it must not wait."""
     for stream in streams:
         stream.close()
-    connection.tell("close", program=ident)
+    connection.tell(messages.CLOSE, messages.OfProgram(program=ident))

@@ -19,6 +19,7 @@ import numpy as np
 import pandas as pd
 
 from ebpflab.errors import ProgramError
+from ebpflab.protocol import messages
 from ebpflab.tables import Table
 from ebpflab.transport.connection import Connection
 
@@ -76,9 +77,10 @@ def named_stacks(
     asked_user = sorted({pair for pair in pairs if pair[1] >= 0})
     asked_kernel = sorted({each for each in of_kernel.tolist() if each >= 0})
     answer = connection.request(
-        "stacks", program=program, name=stacks.name, kernel=asked_kernel, user=asked_user
+        messages.STACKS,
+        messages.Stacks(program=program, name=stacks.name, kernel=asked_kernel, user=asked_user),
     )
-    named = json.loads(answer.blob)
+    named: messages.NamedStacks = json.loads(answer.blob)
     symbols = [Frame(name, kind, module) for name, module, kind in named["symbols"]]
     user_stacks = dict(zip(asked_user, named["user"], strict=True))
     kernel_stacks = dict(zip(asked_kernel, named["kernel"], strict=True))

@@ -12,6 +12,7 @@ import pandas as pd
 
 from ebpflab.decode import btf, entries, frames, histograms
 from ebpflab.errors import TableError
+from ebpflab.protocol import messages
 from ebpflab.transport.connection import Connection
 
 if TYPE_CHECKING:
@@ -39,14 +40,15 @@ class Table:
     def __init__(
         self,
         program: int,
-        described: dict[str, Any],
+        described: messages.MapDescription,
         types: btf.Types | None,
         connection: Connection,
         attrs: dict[str, Any],
         owner: weakref.ref[Traced],
     ) -> None:
         self.name: str = described["name"]
-        self._program, self._connection, self._attrs = program, connection, attrs
+        self._connection, self._attrs = connection, attrs
+        self._asked = messages.OfTable(program=program, name=self.name)
         self._type: int = described["type"]
         self._key = frames.layout_in(types, self.name, "key", described["key_size"])
         self._value = frames.layout_in(types, self.name, "value", described["value_size"])
@@ -105,22 +107,24 @@ class Table:
         every other kind of map.
         """
         most = self._room if rows is None else rows
-        answer = self._connection.request("pop", program=self._program, name=self.name, most=most)
+        asked = messages.Pop(**self._asked, most=most)
+        answer = self._connection.request(messages.POP, asked)
         values = np.frombuffer(answer.blob, self._value.dtype)
         return self._labelled(pd.DataFrame(frames.columns([values], self._value)))
 
     def __setitem__(self, key: Any, value: Any) -> None:
-        where: dict[str, Any] = {"program": self._program, "name": self.name}
-        where["key"] = self._encoded_key(key).hex()
+        entry = messages.OfEntry(**self._asked, key=self._encoded_key(key).hex())
         if self._type == _PROG_ARRAY and isinstance(value, str):
-            self._connection.request("put_program", fn_name=value, **where)
+            self._connection.request(
+                messages.PUT_PROGRAM, messages.PutProgram(**entry, fn_name=value)
+            )
         else:
             data = entries.encode(self._value, value, f"the value of {self.name!r}")
-            self._connection.request("update", value=data.hex(), **where)
+            self._connection.request(messages.UPDATE, messages.Update(**entry, value=data.hex()))
 
     def __delitem__(self, key: Any) -> None:
         data = self._encoded_key(key)
-        self._connection.request("delete", program=self._program, name=self.name, key=data.hex())
+        self._connection.request(messages.DELETE, messages.OfEntry(**self._asked, key=data.hex()))
 
     if not TYPE_CHECKING:  # a type checker knows better what is not here
 
@@ -165,7 +169,7 @@ class Table:
 
     def clear(self) -> None:
         """Delete every entry of a hash, set every value of an array to zero."""
-        self._connection.request("clear", program=self._program, name=self.name)
+        self._connection.request(messages.CLEAR, self._asked)
 
     def _no_histogram(self) -> TableError:
         return TableError(
@@ -208,8 +212,8 @@ class Table:
 
     def _read(self) -> tuple[frames.Records, frames.Records, npt.NDArray[np.uint32] | None]:
         """Keys, values and CPUs (None where the map is not per CPU), as numpy records."""
-        answer = self._connection.request("table", program=self._program, name=self.name)
-        count, stride = answer["entries"], answer["stride"]
+        answer = self._connection.request(messages.TABLE, self._asked)
+        count, stride = answer.ok["entries"], answer.ok["stride"]
         split = count * self._key.dtype.itemsize
         keys = np.frombuffer(answer.blob[:split], self._key.dtype)
         if not self._cpus:

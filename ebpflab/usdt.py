@@ -6,9 +6,8 @@ compiles: it writes the code that reads their arguments.
 
 from __future__ import annotations
 
-from typing import Any
-
 from ebpflab.errors import ProgramError
+from ebpflab.protocol import messages
 from ebpflab.transport.connection import Connection
 
 
@@ -26,7 +25,7 @@ class USDT:
         self._connection = connection
         self.pid = pid if pid is not None and pid > 0 else None
         """The process, or None for all."""
-        self.path: str = connection.request("usdt_check", path=path, pid=self.pid, probe="")["path"]
+        self.path: str = self._check(path, "")["path"]
         self._enabled: list[tuple[str, str]] = []
 
     def enable_probe(self, probe: str, fn_name: str) -> None:
@@ -37,15 +36,16 @@ class USDT:
         probe has a semaphore, the kernel counts it up in each process while we are attached.
         Raises UnknownEvent, with the closest matches.
         """
-        checked = self._connection.request("usdt_check", path=self.path, pid=self.pid, probe=probe)
-        wanted = (str(checked["probe"]), fn_name)
+        wanted = (self._check(self.path, probe)["probe"], fn_name)
         if wanted not in self._enabled:  # the cell was run again
             self._enabled.append(wanted)
 
     @property
     def probes(self) -> list[str]:
         """What can be enabled, as ``provider:name``."""
-        rows = self._connection.request("usdt_probes", path=self.path)["probes"]
+        rows = self._connection.request(messages.USDT_PROBES, messages.OfFile(path=self.path)).ok[
+            "probes"
+        ]
         return list(dict.fromkeys(f"{row['provider']}:{row['probe']}" for row in rows))
 
     @property
@@ -53,7 +53,11 @@ class USDT:
         """What is enabled, as ``provider:name -> function``."""
         return [f"{probe} -> {function}" for probe, function in self._enabled]
 
-    def _wanted(self) -> dict[str, Any]:
+    def _check(self, path: str, probe: str) -> messages.UsdtChecked:
+        asked = messages.UsdtCheck(path=path, pid=self.pid, probe=probe)
+        return self._connection.request(messages.USDT_CHECK, asked).ok
+
+    def _wanted(self) -> messages.UsdtContext:
         """What the agent is to attach. Raises ProgramError when that is nothing."""
         if not self._enabled:
             raise ProgramError(

@@ -9,7 +9,8 @@ import fcntl
 import os
 import stat
 import threading
-from typing import Any, Dict
+
+from ebpflab.protocol import messages
 
 MAX_LOG_BYTES = 256 << 10
 
@@ -20,11 +21,11 @@ class Fault(Exception):
     ``type`` is a class name of ``ebpflab.errors``; ``detail`` is any JSON.
     """
 
-    def __init__(self, type_: str, message: str, **detail: Any) -> None:
+    def __init__(self, type_: str, message: str, **detail: messages.Json) -> None:
         super().__init__(message)
         self.type, self.detail = type_, detail
 
-    def as_message(self) -> Dict[str, Any]:
+    def as_message(self) -> messages.FaultMessage:
         return {"type": self.type, "message": str(self), "detail": self.detail}
 
 

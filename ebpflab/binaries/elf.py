@@ -14,6 +14,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from ebpflab.errors import AttachError
+from ebpflab.protocol import messages
 from ebpflab.transport.connection import Connection
 
 if TYPE_CHECKING:
@@ -43,7 +44,8 @@ class TracedFile(io.RawIOBase):
 
     def __init__(self, connection: Connection, name: str) -> None:
         self._connection, self._position = connection, 0
-        told = connection.request("read_elf", name=name, offset=0, size_bytes=0)
+        asked = messages.ReadElf(name=name, offset=0, size_bytes=0)
+        told = connection.request(messages.READ_ELF, asked).ok
         self.path: str = told["path"]
         self.size_bytes: int = told["size_bytes"]
         self.version: str = told["version"]
@@ -62,9 +64,10 @@ class TracedFile(io.RawIOBase):
     def readinto(self, buffer: Buffer) -> int:
         view = memoryview(buffer).cast("B")
         answer = self._connection.request(
-            "read_elf", name=self.path, offset=self._position, size_bytes=len(view)
+            messages.READ_ELF,
+            messages.ReadElf(name=self.path, offset=self._position, size_bytes=len(view)),
         )
-        if answer["version"] != self.version:
+        if answer.ok["version"] != self.version:
             raise AttachError(
                 f"{self.path!r} changed while it was read: it is being built anew. Do this again"
                 " when the build has ended."

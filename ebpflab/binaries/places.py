@@ -12,6 +12,7 @@ import glob
 from ebpflab.binaries.elf import Binary, Function, TracedFile
 from ebpflab.binaries.returns import instruction_at
 from ebpflab.errors import AttachError
+from ebpflab.protocol import messages
 from ebpflab.transport.connection import Connection
 
 _LONGEST_INSTRUCTION_BYTES = 16  # 15 on x86-64
@@ -45,8 +46,9 @@ def check(connection: Connection, name: str, sym: str, addr: int | None, sym_off
 
 def _in_debug_file(connection: Connection, path: str, sym: str) -> Function | None:
     """A function that only the file of debugging information names, which BCC looks into, too."""
-    answer = connection.request("symbols", path=path, pattern=glob.escape(sym))
-    return next((Function(sym, row["address"], 0) for row in answer["symbols"]), None)
+    asked = messages.SymbolsOf(path=path, pattern=glob.escape(sym))
+    rows = connection.request(messages.SYMBOLS, asked).ok["symbols"]
+    return next((Function(sym, row["address"], 0) for row in rows), None)
 
 
 def _check(binary: Binary, function: Function, offset: int) -> None:

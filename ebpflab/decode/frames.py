@@ -8,7 +8,7 @@ read where they lie, as a strided array, and copied once, into the columns.
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -298,7 +298,7 @@ def _as_words(data: Records) -> Records:
 
 
 def run_stats(
-    probes: dict[str, list[str]], counted: dict[str, dict[str, Any]], attrs: dict[str, Any]
+    probes: dict[str, list[str]], counted: Mapping[str, Mapping[str, object]], attrs: dict[str, Any]
 ) -> pd.DataFrame:
     """The kernel's run statistics, a row for each function; what was not counted is NA."""
     rows = [

@@ -21,7 +21,7 @@ This file is used by both sides: standard library only, Python 3.9.
 import json
 import os
 import struct
-from typing import Any, BinaryIO, Dict, Iterator, List, Tuple, Union
+from typing import BinaryIO, Dict, Iterator, List, Tuple, Union
 
 PROTOCOL = 1
 CONTROL, BLOB, BATCH = 1, 2, 3
@@ -36,7 +36,7 @@ BUSY, DISCARD = 1 << 31, 1 << 30  # flags in a record's length
 RECORD_HEADER_BYTES = 8
 
 Buffer = Union[bytes, bytearray, memoryview]
-Message = Dict[str, Any]
+Message = Dict[str, object]
 
 
 class BadFrame(Exception):

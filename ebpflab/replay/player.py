@@ -19,14 +19,16 @@ import bisect
 import itertools
 import json
 from collections import defaultdict
-from typing import Any, NamedTuple
+from typing import NamedTuple, cast
 
+from ebpflab.protocol import framing
+from ebpflab.protocol.messages import Load, Loaded, OfProgram, Sync
 from ebpflab.replay.refusal import refusal
 from ebpflab.replay.tape import Batch, Exchange, Tape, text_name
 
 _FIRST_STREAM = 1 << 20  # our numbers for streams; an agent counts from 1
 # What may be asked without having been recorded: it has nothing to tell, and must not fail.
-_WITHOUT_NEWS: dict[str, dict[str, Any]] = {
+_WITHOUT_NEWS: dict[str, framing.Message] = {
     "sync": {},
     "close": {
         "stats": {
@@ -41,7 +43,7 @@ class Reply(NamedTuple):
     """What a request gets: first the batches, then the answer with its blob."""
 
     batches: list[Batch]
-    said: dict[str, Any]
+    said: framing.Message
     blob: bytes
 
 
@@ -52,9 +54,9 @@ class Player:
         self._tape = tape
         self._place = 0  # the item of the tape that comes next
         self._idents = itertools.count(_FIRST_STREAM)
-        self._programs: dict[Any, Any] = {}  # number of the notebook -> number on the tape
-        self._streams: dict[Any, Any] = {}  # number on the tape -> number of the notebook
-        self._of_stream: dict[Any, Any] = {}  # the other way round
+        self._programs: dict[int, int] = {}  # number of the notebook -> number on the tape
+        self._streams: dict[int, int] = {}  # number on the tape -> number of the notebook
+        self._of_stream: dict[int, int] = {}  # the other way round
         self._run: tuple[str, int] | None = None
         self._cell: int | None = None  # the running cell, where the tape has it
         self._found: dict[str, list[int]] = defaultdict(list)  # content -> places of its answers
@@ -69,19 +71,20 @@ class Player:
                         begin = self._begins.get(item.cell, place)
                         self._begins[item.cell] = min(begin, item.sent)
 
-    def reply(self, request: dict[str, Any], run: tuple[str, int] | None, aside: bool) -> Reply:
+    def reply(self, request: framing.Message, run: tuple[str, int] | None, aside: bool) -> Reply:
         """Answer a request of the cell ``run`` (see `cells.current`), or of a thread beside it."""
         batches = [] if aside else self._enter(run)
         asked = self._as_recorded(request)
         place, goes_on = self._find(_content(asked), aside)
         if place is None:
-            ok = _WITHOUT_NEWS.get(request["op"])
-            said = {"fault": refusal(self._tape, asked)} if ok is None else {"ok": ok}
-            return Reply(batches, said, b"")
+            ok = _WITHOUT_NEWS.get(str(request["op"]))
+            if ok is None:
+                return Reply(batches, {"fault": refusal(self._tape, asked)}, b"")
+            return Reply(batches, {"ok": ok}, b"")
         exchange = self._exchange(place)
         said = exchange.said
         if request["op"] == "load" and "ok" in said:
-            said = {"ok": self._loaded(request["program"], exchange)}
+            said = {"ok": self._loaded(cast(Load, request)["program"], exchange)}
         if goes_on:
             batches += self._play_to(place)
             self._place = place + 1
@@ -150,30 +153,31 @@ class Player:
 
     # -- numbers -----------------------------------------------------------------------------
 
-    def _as_recorded(self, request: dict[str, Any]) -> dict[str, Any]:
+    def _as_recorded(self, request: framing.Message) -> framing.Message:
         asked = dict(request)
         if "program" in asked:
-            asked["program"] = self._programs.get(asked["program"])
+            asked["program"] = self._programs.get(cast(OfProgram, asked)["program"])
         if "streams" in asked:
-            asked["streams"] = [self._of_stream.get(each, each) for each in asked["streams"]]
+            streams = cast(Sync, asked)["streams"]
+            asked["streams"] = [self._of_stream.get(each, each) for each in streams]
         return asked
 
-    def _loaded(self, program: int, exchange: Exchange) -> dict[str, Any]:
+    def _loaded(self, program: int, exchange: Exchange) -> Loaded:
         """The answer to a load, with fresh numbers for the program's streams."""
-        ok = dict(exchange.said["ok"])
-        self._programs[program] = exchange.asked["program"]
-        ok["maps"] = [dict(each) for each in ok["maps"]]
+        ok = cast(Loaded, exchange.said["ok"]).copy()
+        self._programs[program] = cast(Load, exchange.asked)["program"]
+        ok["maps"] = [each.copy() for each in ok["maps"]]
         for each in ok["maps"]:
-            if each["stream"] is not None:
-                ours = next(self._idents)
-                self._streams[each["stream"]], self._of_stream[ours] = ours, each["stream"]
-                each["stream"] = ours
+            theirs = each["stream"]
+            if theirs is not None:
+                each["stream"] = ours = next(self._idents)
+                self._streams[theirs], self._of_stream[ours] = ours, theirs
         if ok["messages"] is not None:
             self._streams[ok["messages"]] = ok["messages"]
         return ok
 
 
-def _content(asked: dict[str, Any]) -> str:
+def _content(asked: framing.Message) -> str:
     """What a request asks, as text. Of a load the number does not matter: it is a new program."""
     fields = {name: value for name, value in asked.items() if name != "id"}
     if fields["op"] == "load":

@@ -8,12 +8,13 @@ import socket
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple, cast
 
 from ebpflab.display import cells
 from ebpflab.protocol import framing
+from ebpflab.protocol.messages import Clock, Hello
 from ebpflab.replay.dice import Dice
-from ebpflab.replay.tape import Batch, Exchange, Item, Tape
+from ebpflab.replay.tape import Batch, Exchange, Header, Item, Tape
 from ebpflab.transport.base import Progress, Target, Transport
 
 
@@ -28,7 +29,7 @@ class Asking(NamedTuple):
         return cls(cells.current(), threading.current_thread() is not threading.main_thread())
 
 
-Keep = Callable[[dict[str, Any], list[tuple[str, int]], list[Item]], None]
+Keep = Callable[[Hello, list[tuple[str, int]], list[Item]], None]
 """Called at the end with the agent's hello, the runs of cells that asked, and the items."""
 
 
@@ -40,12 +41,12 @@ class RecordingTransport(Transport):
         self.set_clock = inner.set_clock
         self._notebook, theirs = socket.socketpair()
         self.reader = self.writer = self._notebook.fileno()
-        self._hello: dict[str, Any] = {}
+        self._hello: Hello | None = None
         self._runs: list[tuple[str, int]] = []
         self._items: list[Item] = []
         self._blobs: dict[int, bytearray] = {}
         self._known: dict[bytes, bytes] = {}
-        self._asked: dict[int, tuple[dict[str, Any], int, int | None, bool]] = {}
+        self._asked: dict[int, tuple[framing.Message, int, int | None, bool]] = {}
         self._asking: dict[int, tuple[int, Asking]] = {}
         self._ended = threading.Event()
         inner_reader, inner_writer = os.dup(inner.reader), os.dup(inner.writer)
@@ -65,7 +66,8 @@ class RecordingTransport(Transport):
         if not self._ended.is_set():
             self._ended.set()
             self._notebook.shutdown(socket.SHUT_RDWR)
-            self._keep(self._hello, self._runs, list(self._items))
+            if self._hello is not None:
+                self._keep(self._hello, self._runs, list(self._items))
 
     def post_mortem(self) -> str:
         return self._inner.post_mortem()
@@ -84,7 +86,7 @@ class RecordingTransport(Transport):
 
     def _note_request(self, _: int, payload: bytes) -> None:
         request = framing.parse_control(payload)
-        ident = request.pop("id")
+        ident = cast(int, request.pop("id"))
         sent, asking = self._asking.pop(ident, (len(self._items), Asking(None, aside=True)))
         cell = None
         if asking.run is not None and not asking.aside:
@@ -104,16 +106,17 @@ class RecordingTransport(Transport):
             return
         message = framing.parse_control(payload)
         if "hello" in message:
-            self._hello = message["hello"]
+            self._hello = cast(Hello, message["hello"])
         elif "id" in message:
-            self._note_answer(message.pop("id"), message)
+            self._note_answer(cast(int, message.pop("id")), message)
 
-    def _note_answer(self, ident: int, said: dict[str, Any]) -> None:
+    def _note_answer(self, ident: int, said: framing.Message) -> None:
         blob = bytes(self._blobs.pop(ident, b""))
         blob = self._known.setdefault(blob, blob)
         request, sent, cell, aside = self._asked.pop(ident)
         if request["op"] == "set_clock":  # part of how this agent was reached, not of the lab
-            self._hello.update(said["ok"])
+            if self._hello is not None and "ok" in said:
+                self._hello["clock_offset_ns"] = cast(Clock, said["ok"])["clock_offset_ns"]
         else:
             self._items.append(Exchange(request, said, blob, sent, cell, aside))
 
@@ -125,20 +128,27 @@ Naming = Callable[[list[str]], list[list[str]]]
 class RecordingTarget(Target):
     """``inner``, with all that crosses its wire written to ``path`` when the lab is closed."""
 
-    def __init__(self, inner: Target, path: Path, seed: int, naming: Naming, **facts: Any) -> None:
+    def __init__(
+        self, inner: Target, path: Path, seed: int, naming: Naming, chapter: str | None = None
+    ) -> None:
         self.name, self._inner, self._path, self._naming = inner.name, inner, path, naming
-        self._header = {**facts, "target": inner.name, "seed": seed}
+        self._seed, self._chapter = seed, chapter
 
     def unavailable(self) -> str | None:
         return self._inner.unavailable()
 
     def connect(self, progress: Progress) -> Transport:
         transport = self._inner.connect(progress)
-        self._header["date"] = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-        self._dice = Dice(self._header["seed"])
+        self._date = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        self._dice = Dice(self._seed)
         return RecordingTransport(transport, self._keep)
 
-    def _keep(self, hello: dict[str, Any], runs: list[tuple[str, int]], items: list[Item]) -> None:
+    def _keep(self, hello: Hello, runs: list[tuple[str, int]], items: list[Item]) -> None:
         self._dice.close()
         cells = self._naming([identity for identity, _ in runs])
-        Tape({**self._header, "hello": hello, "cells": cells}, items).save(self._path)
+        header = Header(
+            target=self.name, seed=self._seed, date=self._date, hello=hello, cells=cells
+        )
+        if self._chapter is not None:
+            header["chapter"] = self._chapter
+        Tape(header, items).save(self._path)

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import difflib
 import shlex
-from typing import Any
+from typing import cast
 
+from ebpflab.protocol import framing
+from ebpflab.protocol.messages import FaultMessage, Start
 from ebpflab.replay.tape import Exchange, Tape
 
 _CUT = 200  # characters of a command, or of a line of C
 
 
-def refusal(tape: Tape, asked: dict[str, Any]) -> dict[str, Any]:
+def refusal(tape: Tape, asked: framing.Message) -> FaultMessage:
     """The fault for a request that was never recorded."""
     if asked["op"] == "load":
-        what = _program(tape, asked["source"])
+        what = _program(tape, str(asked["source"]))
     elif asked["op"] == "start":
-        what = _command(tape, asked["argv"])
+        what = _command(tape, cast(Start, asked)["argv"])
     else:
         shown = {name: value for name, value in asked.items() if name not in ("op", "id")}
         what = f"It was never asked for {asked['op']!r} with {_short(str(shown))}."
@@ -27,7 +29,7 @@ def refusal(tape: Tape, asked: dict[str, Any]) -> dict[str, Any]:
         "It answers only what was asked when it was made. For anything else trace a kernel:"
         ' Lab("vm"), or Lab("local"); `ebpflab doctor` names what they miss here.'
     )
-    return {"type": "NotRecorded", "message": message}
+    return {"type": "NotRecorded", "message": message, "detail": {}}
 
 
 def _program(tape: Tape, source: str) -> str:
@@ -56,7 +58,7 @@ def _program(tape: Tape, source: str) -> str:
 
 def _command(tape: Tape, argv: list[str]) -> str:
     exchanges = (item for item in tape.items if isinstance(item, Exchange))
-    ran = [shlex.join(e.asked["argv"]) for e in exchanges if e.asked["op"] == "start"]
+    ran = [shlex.join(cast(Start, e.asked)["argv"]) for e in exchanges if e.asked["op"] == "start"]
     wanted = shlex.join(argv)
     matches = difflib.get_close_matches(wanted, list(dict.fromkeys(ran)), n=1, cutoff=0.3)
     closest = f" The closest one is\n  {_short(matches[0])}" if matches else ""

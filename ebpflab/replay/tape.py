@@ -18,10 +18,11 @@ import lzma
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import BinaryIO, NotRequired, TypedDict, cast
 
 from ebpflab.errors import RecordingError
 from ebpflab.protocol import framing
+from ebpflab.protocol.messages import Hello
 
 FORMAT = 1
 SUFFIX = ".tape.xz"
@@ -42,9 +43,9 @@ class Batch:
 class Exchange:
     """A request and its answer."""
 
-    asked: dict[str, Any]
+    asked: framing.Message
     """The request, without its number."""
-    said: dict[str, Any]
+    said: framing.Message
     """``{"ok": ...}`` or ``{"fault": ...}``."""
     blob: bytes
     sent: int
@@ -58,22 +59,31 @@ class Exchange:
 Item = Batch | Exchange
 
 
+class Header(TypedDict):
+    """What a tape says of itself."""
+
+    chapter: NotRequired[str]
+    target: str
+    date: str
+    seed: int
+    hello: Hello
+    cells: list[list[str]]
+    """For each cell that asked something, the names by which it can be known: its id in the
+    notebook and `text_name` of its text."""
+
+
 @dataclass(frozen=True)
 class Tape:
-    """``header`` holds chapter, date, target, seed, hello (what the agent said of itself), cells.
+    """Everything that crossed the wire of one lab."""
 
-    ``cells`` has, for each cell that asked something, the names by which it can be known: its id
-    in the notebook and `text_name` of its text.
-    """
-
-    header: dict[str, Any]
+    header: Header
     items: list[Item]
 
     @property
     def programs(self) -> list[str]:
         """The C programs that were compiled, each once, in order."""
         loads = (item for item in self.items if isinstance(item, Exchange))
-        return list(dict.fromkeys(e.asked["source"] for e in loads if e.asked["op"] == "load"))
+        return list(dict.fromkeys(str(e.asked["source"]) for e in loads if e.asked["op"] == "load"))
 
     def save(self, path: Path) -> None:
         """Write it, whole or not at all. Raises RecordingError."""
@@ -105,7 +115,7 @@ def load(path: Path) -> Tape:
             header = framing.parse_control(first)
             if header.pop("format", None) != FORMAT:
                 raise RecordingError(f"{path} is of another version of ebpflab: record it again.")
-            return Tape(header, list(_decode(frames)))
+            return Tape(cast(Header, header), list(_decode(frames)))
     except OSError as error:
         raise RecordingError(f"Cannot read the recording {path}: {error.strerror}.") from None
     except (lzma.LZMAError, EOFError, framing.BadFrame, KeyError, IndexError, TypeError) as error:
@@ -132,6 +142,17 @@ def _encode(item: Item, known: dict[bytes, int]) -> list[list[framing.Buffer]]:
     return [*(framing.encode(framing.BLOB, blob) for blob in blobs), framing.control(control)]
 
 
+class _Told(TypedDict):
+    """The control frame of an exchange. ``blob`` is the place of an earlier one that is equal."""
+
+    asked: framing.Message
+    said: framing.Message
+    sent: int
+    cell: int | None
+    aside: bool
+    blob: NotRequired[int]
+
+
 def _decode(frames: Iterator[tuple[int, bytes]]) -> Iterator[Item]:
     blob, blobs = bytearray(), list[bytes]()
     for kind, payload in frames:
@@ -141,9 +162,16 @@ def _decode(frames: Iterator[tuple[int, bytes]]) -> Iterator[Item]:
         elif kind == framing.BLOB:
             blob += payload
         else:
-            told = framing.parse_control(payload)
+            told = cast(_Told, framing.parse_control(payload))
             if blob:
                 told["blob"] = len(blobs)
                 blobs.append(bytes(blob))
                 blob.clear()
-            yield Exchange(**{**told, "blob": blobs[told["blob"]] if "blob" in told else b""})
+            yield Exchange(
+                told["asked"],
+                told["said"],
+                blobs[told["blob"]] if "blob" in told else b"",
+                told["sent"],
+                told["cell"],
+                told["aside"],
+            )

@@ -3,7 +3,7 @@
 The checks themselves are the agent's (`ebpflab/agent/features.py`), because the machine that
 is asked about may be a guest. Here their rows become a DataFrame, and a choice:
 
-    rows = agent_features.probe()     [{"feature", "status", "reason", "fix"}, ...]
+    rows = own_features()     [{"feature", "status", "reason", "fix"}, ...]
     features_frame(rows)              what ``lab.features()`` shows
     can_trace_kernel(rows)            (True, why local works) or (False, what stands against it)
 
@@ -13,13 +13,14 @@ The standard library is enough to import this file: `make lab` reads it before t
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import pandas as pd
 
-Row = Mapping[str, str]
+    from ebpflab.protocol.messages import Feature
+
 
 COLUMNS = ("feature", "status", "reason", "fix")
 
@@ -43,7 +44,7 @@ MAY_BE_UNKNOWN = frozenset({"no lockdown", "BCC for this kernel"})
 """Where "unknown" does not stand against a try: most machines that cannot tell are fine."""
 
 
-def features_frame(rows: Iterable[Row]) -> pd.DataFrame:
+def features_frame(rows: Iterable[Feature]) -> pd.DataFrame:
     """The rows as a DataFrame with the columns feature, status, reason, fix.
 
     ``status`` is a categorical of "yes", "no", "unknown".
@@ -55,7 +56,7 @@ def features_frame(rows: Iterable[Row]) -> pd.DataFrame:
     return frame
 
 
-def can_trace_kernel(rows: Iterable[Row]) -> tuple[bool, str]:
+def can_trace_kernel(rows: Iterable[Feature]) -> tuple[bool, str]:
     """Whether the chapters work on this machine's own kernel, and one line that says why.
 
     >>> can_trace_kernel([{"feature": "kprobes", "status": "no", "reason": "not built in"}])

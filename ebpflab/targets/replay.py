@@ -11,10 +11,11 @@ import socket
 import sys
 import threading
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from ebpflab.errors import RecordingError, suggest
 from ebpflab.protocol import framing
+from ebpflab.protocol.messages import RecordingFacts
 from ebpflab.replay import tape
 from ebpflab.replay.dice import Dice
 from ebpflab.replay.player import Player, Reply
@@ -34,8 +35,12 @@ class ReplayTransport(Transport):
         self.reader = self.writer = self._notebook.fileno()
         self._player, self._asking = Player(played), dict[int, Asking]()
         self._dice = Dice(played.header["seed"])
-        recording = {name: played.header.get(name) for name in ("chapter", "date", "target")}
-        self._hello = {**played.header["hello"], "recording": recording}
+        self._hello = played.header["hello"].copy()
+        self._hello["recording"] = RecordingFacts(
+            chapter=played.header.get("chapter"),
+            date=played.header["date"],
+            target=played.header["target"],
+        )
         threading.Thread(target=self._serve, name="ebpflab replay", daemon=True).start()
 
     def asking(self, ident: int) -> None:
@@ -63,8 +68,8 @@ class ReplayTransport(Transport):
         finally:
             self._ours.close()
 
-    def _answer(self, request: dict[str, Any]) -> None:
-        ident = request["id"]
+    def _answer(self, request: framing.Message) -> None:
+        ident = cast(int, request["id"])
         # What nobody waits for comes from finalizers, whenever they run.
         run, aside = self._asking.pop(ident, Asking(None, aside=True))
         reply: Reply = self._player.reply(request, run, aside)

@@ -16,11 +16,13 @@ import queue
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, InvalidStateError
+from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Generic, cast
 
 from ebpflab import errors
 from ebpflab.protocol import framing
+from ebpflab.protocol.messages import FaultMessage, Hello, Operation, Request, Response
 from ebpflab.transport.base import Transport
 
 Sink = Callable[[int, bytes], None]
@@ -34,10 +36,20 @@ _MAX_BLOB_BYTES = 1 << 30
 _PARTS = {"id": int, "hello": dict, "ok": dict, "fault": dict, "broken": str}
 
 
-class Answer(dict[str, Any]):
-    """The fields of an answer, and the bytes that came with it."""
+@dataclass(frozen=True)
+class Answer(Generic[Response]):
+    """A response, and the bytes that came with it."""
 
-    blob: bytes = b""
+    ok: Response
+    blob: bytes
+
+
+@dataclass(frozen=True)
+class _Came:
+    """What came back for a request."""
+
+    message: framing.Message
+    blob: bytes
 
 
 class Connection:
@@ -47,14 +59,14 @@ class Connection:
         self._transport = transport
         self._ids = itertools.count(1)
         self._outgoing: queue.SimpleQueue[list[framing.Buffer] | None] = queue.SimpleQueue()
-        self._waiting: dict[int, Future[Answer]] = {}
+        self._waiting: dict[int, Future[_Came]] = {}
         self._blobs: dict[int, bytearray] = {}
         self._sinks: dict[int, tuple[Sink, ...]] = {}
         # What attaches itself sends before the answer to `load` has named its streams.
         self._early: dict[int, list[tuple[int, bytes]]] = {}
         self._early_bytes = 0
         self._sinks_lock = threading.RLock()  # a finalizer may come in between, and ignore
-        self._hello: Future[dict[str, Any]] = Future()
+        self._hello: Future[Hello] = Future()
         self._lost: errors.TargetError | None = None
         self._asked = False
         # Descriptors of the threads' own, which nobody closes under them.
@@ -62,7 +74,7 @@ class Connection:
         for work, name in ((self._read, "ebpflab reader"), (self._write, "ebpflab writer")):
             threading.Thread(target=work, name=name, daemon=True).start()
 
-    def hello(self) -> dict[str, Any]:
+    def hello(self) -> Hello:
         """What the agent said of itself. Raises WireError for another protocol version."""
         try:
             hello = self._hello.result(timeout=_HELLO_SECONDS)
@@ -117,20 +129,20 @@ class Connection:
 
     def request(
         self,
-        op: str,
+        operation: Operation[Request, Response],
+        fields: Request,
         *,
         c_source: str = "",
-        undo: Callable[[Answer], None] | None = None,
-        **fields: Any,
-    ) -> Answer:
+        undo: Callable[[Response], None] | None = None,
+    ) -> Answer[Response]:
         """Ask, and wait for the answer. ``c_source`` is what a fault may point into.
 
         Interrupted, the agent does what it was asked for all the same: then ``undo`` gets the
-        answer, once it is there, in the reading thread. Raises the exception for the fault that
+        response, once it is there, in the reading thread. Raises the exception for the fault that
         came back, or ConnectionLost.
         """
-        ident, future = next(self._ids), Future[Answer]()
-        frame = framing.control({"id": ident, "op": op, **fields})
+        ident, future = next(self._ids), Future[_Came]()
+        frame = framing.control({"id": ident, "op": operation.name, **fields})
         self._waiting[ident] = future
         kept = False
         try:
@@ -140,7 +152,7 @@ class Connection:
                 raise self.gone()
             self._transport.asking(ident)
             self._outgoing.put(frame)
-            answer = future.result()
+            came = future.result()
         except KeyboardInterrupt:
             if undo is not None:
                 kept = True
@@ -149,14 +161,14 @@ class Connection:
         finally:
             if not kept:
                 self._waiting.pop(ident, None)
-        fault = answer.get("fault")
-        if fault is not None:
-            raise errors.from_fault(fault, c_source)
-        return answer
+        if "fault" in came.message:
+            raise errors.from_fault(cast(FaultMessage, came.message["fault"]), c_source)
+        return Answer(cast(Response, came.message.get("ok", {})), came.blob)
 
-    def tell(self, op: str, **fields: Any) -> None:
+    def tell(self, operation: Operation[Request, Response], fields: Request) -> None:
         """Ask for something whose answer does not matter. Safe in finalizers; never waits."""
-        self._outgoing.put(framing.control({"id": next(self._ids), "op": op, **fields}))
+        asked = {"id": next(self._ids), "op": operation.name, **fields}
+        self._outgoing.put(framing.control(asked))
 
     def close(self) -> None:
         """End the agent. May be called twice, and from any thread."""
@@ -238,25 +250,22 @@ class Connection:
         self._early_bytes -= sum(len(records) for _, records in early)
         return early
 
-    def _control(self, message: dict[str, Any]) -> None:
+    def _control(self, message: framing.Message) -> None:
         for name, kind in _PARTS.items():
             if name in message and not isinstance(message[name], kind):
                 raise framing.BadFrame(f"{name!r} of a control message is {message[name]!r}")
         if "hello" in message:
             if not self._hello.done():
-                self._hello.set_result(message["hello"])
+                self._hello.set_result(cast(Hello, message["hello"]))
         elif "id" in message:
-            ident = message["id"]
-            answer = Answer(message.get("ok", {}))
-            answer.blob = bytes(self._blobs.pop(ident, b""))
-            if "fault" in message:
-                answer["fault"] = message["fault"]
+            ident = cast(int, message["id"])
+            came = _Came(message, bytes(self._blobs.pop(ident, b"")))
             future = self._waiting.pop(ident, None)
             # Else its caller was interrupted and does not wait any more, or it was answered twice.
             if future is not None and not future.done():
-                future.set_result(answer)
+                future.set_result(came)
         elif "fault" in message:
-            self._give_up_with(errors.from_fault(message["fault"]))
+            self._give_up_with(errors.from_fault(cast(FaultMessage, message["fault"])))
         elif "broken" in message:
             self._give_up(errors.ConnectionLost(f"The agent failed:\n{message['broken']}"))
 
@@ -268,7 +277,7 @@ class Connection:
     def _give_up(self, error: errors.TargetError) -> None:
         if self._lost is None:
             self._lost = error
-        futures: list[Future[Any]] = [self._hello, *self._waiting.values()]
+        futures: list[Future[Hello] | Future[_Came]] = [self._hello, *self._waiting.values()]
         for future in futures:
             try:
                 future.set_exception(self._lost)
@@ -276,7 +285,7 @@ class Connection:
                 pass  # it has its answer
 
 
-def _undone(undo: Callable[[Answer], None], done: Future[Answer]) -> None:
+def _undone(undo: Callable[[Response], None], done: Future[_Came]) -> None:
     """Undo what was done when its caller had been interrupted, if it was done."""
-    if done.exception() is None and "fault" not in done.result():
-        undo(done.result())
+    if done.exception() is None and "fault" not in done.result().message:
+        undo(cast(Response, done.result().message.get("ok", {})))

@@ -12,6 +12,7 @@ from interrupts import Wait
 from ebpflab import Lab, Program, connection
 from ebpflab.decode import btf
 from ebpflab.errors import AttachError, ProgramError
+from ebpflab.protocol.messages import STATS, OfProgram
 
 COUNT = r"""
 BPF_ARRAY(hits, u64, 1);
@@ -96,7 +97,7 @@ def test_a_program_is_closed_when_the_notebook_did_not_come_to_know_it(
             patch.setattr(btf, "Types", at_this_moment)
             lab.load(TYPED)
         with pytest.raises(ProgramError, match="closed"):
-            lab._connection.request("stats", program=1)
+            lab._connection.request(STATS, OfProgram(program=1))
 
 
 def test_all_is_attached_again_or_nothing(lab: Lab, program: str) -> None:

@@ -42,7 +42,8 @@ def agent_reads(data: bytes) -> None:
                 raise framing.BadFrame("as `session.main` does")
             served.submit(payload)
             request = served._requests.get()[0]
-            if request.get("op") in _HARMLESS or not hasattr(served, f"op_{request.get('op')}"):
+            op = str(request.get("op"))
+            if op in _HARMLESS or op not in served._operations._methods:
                 served.respond(request)
     except framing.BadFrame:
         pass

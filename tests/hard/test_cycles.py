@@ -18,6 +18,7 @@ from jupyter_client.manager import start_new_kernel
 
 from ebpflab.errors import CompileError, WorkloadError
 from ebpflab.lab import Workload
+from ebpflab.protocol.messages import WAIT, Operation
 
 Counting = Callable[[str], Counted]
 _MINUTES = pytest.mark.skipif(not LONG, reason="takes minutes in the guest: make hard")
@@ -175,11 +176,12 @@ def test_an_interrupt_stays_one_when_the_command_has_just_ended() -> None:
 
         told: list[dict[str, Any]] = []
 
-        def request(self, op: str, **fields: Any) -> None:
-            raise KeyboardInterrupt if op == "wait" else WorkloadError("No command is running.")
+        def request(self, operation: Operation[Any, Any], fields: object) -> None:
+            ended = WorkloadError("No command is running.")
+            raise KeyboardInterrupt if operation is WAIT else ended
 
-        def tell(self, op: str, **fields: Any) -> None:
-            self.told.append({"op": op, **fields})
+        def tell(self, operation: Operation[Any, Any], fields: dict[str, Any]) -> None:
+            self.told.append({"op": operation.name, **fields})
 
     with pytest.raises(KeyboardInterrupt):
         Workload(Ended(), ("sleep", "9"), 7).wait()  # type: ignore[arg-type]

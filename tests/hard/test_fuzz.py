@@ -88,8 +88,7 @@ def test_only_structs_have_members() -> None:
 @pytest.mark.parametrize("blob", [b"\0" * 99, table_of_types((4, 8, (1, 9, 0)))], ids=range(2))
 def test_a_program_whose_types_make_no_sense_is_refused(blob: bytes) -> None:
     facts = {"functions": [], "log": "", "compiled": True, "attached": [], "maps": []}
-    loaded = Answer(facts, headers={"matching": True})
-    loaded.blob = blob
+    loaded = Answer({**facts, "headers": {"matching": True}}, blob)
     with pytest.raises(WireError, match="does not add up"):
         Program(SimpleNamespace(attrs={}), None, 1, "", loaded)  # type: ignore[arg-type]
 

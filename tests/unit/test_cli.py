@@ -44,7 +44,7 @@ def test_table_fits_the_terminal_and_keeps_words_whole() -> None:
 def works(monkeypatch: pytest.MonkeyPatch) -> None:
     target = types.SimpleNamespace(name="vm", unavailable=lambda: None)
     monkeypatch.setattr(cli, "choose", lambda name: (target, "Tracing a VM, because."))
-    monkeypatch.setattr(cli.agent_features, "probe", lambda: ROWS)
+    monkeypatch.setattr(cli, "own_features", lambda: ROWS)
 
 
 @pytest.mark.usefixtures("works")

@@ -5,14 +5,21 @@ from __future__ import annotations
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
 from ebpflab import agent, errors
 from ebpflab.protocol import framing
+from ebpflab.protocol.messages import Operation
 from ebpflab.transport import connection as connection_module
 from ebpflab.transport.base import Transport
 from ebpflab.transport.connection import Connection
+
+# What is asked for does not matter here, nor what it is asked with.
+LOAD: Operation[Any, Any] = Operation("load")
+TABLE: Operation[Any, Any] = Operation("table")
+SYNC: Operation[Any, Any] = Operation("sync")
 
 
 class FakeTransport(Transport):
@@ -75,7 +82,7 @@ def test_a_request_under_way_learns_of_the_end() -> None:
     depths = []
     for _ in range(5):  # the request that was waiting, and every later one
         with pytest.raises(errors.ConnectionLost, match="eaten") as raised:
-            connection.request("load")
+            connection.request(LOAD, {})
         depths.append(len(raised.traceback))
     assert len(set(depths[1:])) == 1, "one error is raised each time, and must not grow"
 
@@ -98,12 +105,12 @@ def test_blobs_and_batches_reach_whoever_waits_for_them() -> None:
     got: list[tuple[int, bytes]] = []
     connection = Connection(FakeTransport(agent))
     connection.listen(7, lambda lost, data: got.append((lost, data)))
-    answer = connection.request("table")
-    assert (dict(answer), answer.blob) == ({"echo": "table"}, b"one two")
+    answer = connection.request(TABLE, {})
+    assert (answer.ok, answer.blob) == ({"echo": "table"}, b"one two")
     assert got == [(3, b"records")]
     connection.close()
     with pytest.raises(errors.ConnectionLost, match="closed"):
-        connection.request("table")
+        connection.request(TABLE, {})
 
 
 def test_what_came_before_anybody_listened_comes_first() -> None:
@@ -124,14 +131,14 @@ def test_what_came_before_anybody_listened_comes_first() -> None:
 
     connection = Connection(FakeTransport(agent))
     for _ in range(2):
-        connection.request("load")
+        connection.request(LOAD, {})
     assert got == []
     connection.listen(7, sink)
     assert got == [(0, b"batch 0"), (1, b"batch 1")]
-    connection.request("sync")
+    connection.request(SYNC, {})
     assert got[2:] == [(2, b"batch 2")]
     connection.ignore(7, sink)
-    connection.request("sync")
+    connection.request(SYNC, {})
     connection.listen(7, sink)
     assert len(got) == 3
     connection.close()
@@ -179,7 +186,7 @@ def test_a_frame_that_means_nothing_is_named(frame: list[framing.Buffer]) -> Non
 
     connection = Connection(FakeTransport(agent))
     with pytest.raises(errors.WireError, match="not our protocol"):
-        connection.request("load")
+        connection.request(LOAD, {})
 
 
 def test_what_nobody_listens_to_does_not_fill_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -194,7 +201,7 @@ def test_what_nobody_listens_to_does_not_fill_the_memory(monkeypatch: pytest.Mon
 
     connection = Connection(FakeTransport(agent))
     for _ in range(3):
-        connection.request("load")
+        connection.request(LOAD, {})
     assert list(connection._early) == [2] and connection._early_bytes == 96
     with pytest.raises(errors.WireError, match="nobody listens to stream 2"):
-        connection.request("load")
+        connection.request(LOAD, {})

@@ -11,6 +11,8 @@ import pytest
 from ebpflab.binaries.elf import Binary, Function, TracedFile
 from ebpflab.binaries.golang import GoBinary, GoRuntime
 from ebpflab.errors import AttachError, UnknownEvent
+from ebpflab.protocol import messages
+from ebpflab.transport.connection import Answer
 
 INLINE = b"\xff Go buildinf:\x08\x02" + bytes(16) + b"\x06go1.24" + b"\0"
 POINTERS = b"\xff Go buildinf:\x08\x00" + (0x1000).to_bytes(8, "little") + bytes(8)
@@ -116,15 +118,11 @@ class FakeConnection:
     def __init__(self, data: bytes, replaced_after: int = 1000) -> None:
         self.data, self.left = data, replaced_after
 
-    def request(self, op: str, *, name: str, offset: int, size_bytes: int) -> Any:
+    def request(self, operation: object, asked: messages.ReadElf) -> Answer[messages.ElfRead]:
         self.left -= 1
-        answer = Blob(path="/x", size_bytes=len(self.data), version=str(self.left < 0))
-        answer.blob = self.data[offset : offset + min(size_bytes, 7)]
-        return answer
-
-
-class Blob(dict[str, Any]):
-    blob = b""
+        told = messages.ElfRead(path="/x", size_bytes=len(self.data), version=str(self.left < 0))
+        start = asked["offset"]
+        return Answer(told, self.data[start : start + min(asked["size_bytes"], 7)])
 
 
 def test_a_traced_file_is_a_file() -> None:

@@ -12,6 +12,7 @@ from ebpflab.binaries import places
 from ebpflab.binaries.elf import Binary
 from ebpflab.binaries.returns import instruction_at
 from ebpflab.errors import AttachError
+from ebpflab.protocol.messages import SYMBOLS, Operation
 from ebpflab.transport.connection import Answer, Connection
 
 LIBRARY = r"""
@@ -31,15 +32,14 @@ class Here:
     def __init__(self, in_debug_file: dict[str, int]) -> None:
         self.in_debug_file = in_debug_file
 
-    def request(self, op: str, **asked: Any) -> Answer:
-        if op == "symbols":
+    def request(self, operation: Operation[Any, Any], asked: dict[str, Any]) -> Answer[Any]:
+        if operation is SYMBOLS:
             found = self.in_debug_file.get(asked["pattern"])
             rows = [] if found is None else [{"symbol": asked["pattern"], "address": found}]
-            return Answer(symbols=rows)
+            return Answer({"symbols": rows}, b"")
         data = Path(asked["name"]).read_bytes()
-        answer = Answer(path=asked["name"], size_bytes=len(data), version="1")
-        answer.blob = data[asked["offset"] :][: asked["size_bytes"]]
-        return answer
+        told = {"path": asked["name"], "size_bytes": len(data), "version": "1"}
+        return Answer(told, data[asked["offset"] :][: asked["size_bytes"]])
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ from typing import Any
 import ebpflab
 from ebpflab import check, plots, recordings
 
+MADE_BY_READERS = (ebpflab.Lab, ebpflab.Fleet)
 LIST = Path(__file__).with_name("public.txt")
 
 
@@ -35,8 +36,7 @@ def described(name: str, value: Any) -> Iterator[str]:
     if not inspect.isclass(value):
         yield name + signature(value)
         return
-    made_by_python = issubclass(value, (tuple, enum.Enum))  # which describes them anew
-    yield f"class {name}" + ("" if made_by_python else signature(value))
+    yield f"class {name}" + (signature(value) if value in MADE_BY_READERS else "")
     inherited = int if issubclass(value, enum.Enum) else tuple
     for member in sorted({*dir(value), *inspect.get_annotations(value)}):
         if not member.startswith("_") and not hasattr(inherited, member):

@@ -17,9 +17,10 @@ import re
 import shutil
 import tempfile
 from pathlib import Path
-from typing import Any, Dict, List, Optional
+from typing import List, Optional
 
 from ebpflab.agent.faults import Fault
+from ebpflab.protocol import messages
 
 STABLE = re.compile(r"^(uapi/|asm/ptrace\.h$|linux/(ptrace|types|bpf|version|kconfig)\.h$|bcc/)")
 _INCLUDE = re.compile(r'^[ \t]*#[ \t]*include[ \t]*[<"]([^>"]+)[>"]', re.MULTILINE)
@@ -93,9 +94,9 @@ class Headers:
         self._modules, self._src, self._cache = modules, src, cache
         self._release = os.uname().release
         self._build = modules / self._release / "build"
-        self.state: Dict[str, Any] = {}
+        self.state = messages.HeadersState(headers=None, matching=False, path=None)
 
-    def prepare(self, named: Optional[str]) -> Dict[str, Any]:
+    def prepare(self, named: Optional[str]) -> messages.HeadersState:
         """Set BCC's environment. Returns ``{"headers": release, "matching": bool, "path"}``.
 
         ``named`` is a tree that the caller insists on. Raises HeadersError.
@@ -133,7 +134,7 @@ class Headers:
                 includes=internal,
             )
 
-    def _use(self, tree: Path, named_by_caller: bool) -> Dict[str, Any]:
+    def _use(self, tree: Path, named_by_caller: bool) -> messages.HeadersState:
         if not (tree / "include").is_dir():
             raise Fault("HeadersError", f"There is no kernel headers tree at {tree}.")
         version = re.match(r"(\d+)\.(\d+)\.?(\d*)", self._release)
@@ -148,7 +149,7 @@ class Headers:
             "path": str(tree) if named_by_caller else None,
         }
 
-    def _borrow(self) -> Dict[str, Any]:
+    def _borrow(self) -> messages.HeadersState:
         flavours = self._installed()
         if not flavours:
             raise Fault(

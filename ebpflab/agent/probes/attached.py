@@ -1,29 +1,34 @@
 """Attachments: a probe as a list of file descriptors, taken over from BCC's book-keeping."""
 
 import os
-from typing import Any, Dict, List, NamedTuple, Tuple
+from typing import Any, List, NamedTuple, Tuple
 
 import bcc
 
-from ebpflab.agent.probes.kind import place
+from ebpflab.protocol import messages
+
+
+class Asked(NamedTuple):
+    """What was asked for: two that are equal are one probe."""
+
+    kind: str
+    function: str
+    target: str
+    """The place, as a reader would say."""
+    where: Tuple[Tuple[str, str], ...] = ()
 
 
 class Attachment(NamedTuple):
     """A probe: what was asked for, and the file descriptors that keep it in place."""
 
     ident: int
-    spec: Tuple[Any, ...]
+    asked: Asked
     fds: List[Tuple[str, bytes, int]]
 
-    @property
-    def function(self) -> str:
-        return str(self.spec[1])
-
-    def describe(self) -> Dict[str, Any]:
+    def describe(self) -> messages.AttachedProbe:
         """What the notebook is told of a probe that is attached by being loaded."""
-        kind, function, *where = self.spec
-        target = where[0] if kind == "usdt" else place(function, dict(where))
-        return {"attachment": self.ident, "probe": f"{kind} {target}", "fn_name": function}
+        probe = f"{self.asked.kind} {self.asked.target}"
+        return {"attachment": self.ident, "probe": probe, "fn_name": self.asked.function}
 
 
 # Kinds whose descriptor is the attachment; the others' are perf events.

@@ -13,8 +13,9 @@ import bcc
 
 from ebpflab.agent.faults import Fault
 from ebpflab.agent.kernel import names
-from ebpflab.agent.probes.kind import Kind, Where, by_bcc, place
+from ebpflab.agent.probes.kind import Kind, by_bcc, place
 from ebpflab.agent.probes.kprobe import explain_missing
+from ebpflab.protocol.messages import Where
 
 TABLE = "/sys/kernel/btf/vmlinux"
 _KINDS = {  # in words, and how the name of the C function begins

@@ -1,11 +1,9 @@
 """What each kind of probe says of itself."""
 
-from typing import Any, Callable, Dict, NamedTuple, Optional
+from typing import Any, Callable, NamedTuple, Optional
 
 from ebpflab.agent.faults import Fault
-
-Where = Dict[str, Any]
-"""Where a probe is: the arguments of an ``attach_...`` that were given."""
+from ebpflab.protocol.messages import Where
 
 
 class Kind(NamedTuple):
@@ -21,7 +19,7 @@ class Kind(NamedTuple):
     """Why the kernel would not load a function for its place; None when its C is the reason."""
     prefix: str = ""
     """How the name of a C function begins that attaches itself; "": none does."""
-    named: Callable[[str, Any], Where] = lambda after, bpf: {}
+    named: Callable[[str, Any], Where] = lambda after, bpf: Where()
     """What is after the prefix, and BCC's object -> where."""
     check: Callable[[Where], None] = lambda _: None
     """Refuses a place where the kernel would put a probe that never fires."""

@@ -8,7 +8,8 @@ from typing import Any, Dict, Iterator, List, Optional, Tuple
 
 from ebpflab.agent.faults import Fault
 from ebpflab.agent.probes import fentry, kprobe, perf_event, tracepoint, uprobe
-from ebpflab.agent.probes.kind import Kind, Where
+from ebpflab.agent.probes.kind import Kind
+from ebpflab.protocol.messages import Where
 
 KINDS: Dict[str, Kind] = {
     **kprobe.KINDS,

@@ -10,7 +10,8 @@ import bcc
 
 from ebpflab.agent.faults import Fault
 from ebpflab.agent.kernel import headers, names
-from ebpflab.agent.probes.kind import Kind, Where, by_bcc
+from ebpflab.agent.probes.kind import Kind, by_bcc
+from ebpflab.protocol.messages import Where
 
 _HEADER_SECONDS = 6.0
 

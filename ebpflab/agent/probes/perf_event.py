@@ -16,7 +16,8 @@ import bcc
 
 from ebpflab.agent.faults import Fault
 from ebpflab.agent.kernel.cpus import online_cpus
-from ebpflab.agent.probes.kind import Kind, Where
+from ebpflab.agent.probes.kind import Kind
+from ebpflab.protocol.messages import Where
 
 HARDWARE, SOFTWARE = 0, 1  # enum perf_type_id, include/uapi/linux/perf_event.h
 

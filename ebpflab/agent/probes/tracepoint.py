@@ -4,7 +4,8 @@ import bcc
 
 from ebpflab.agent.faults import Fault
 from ebpflab.agent.kernel import names
-from ebpflab.agent.probes.kind import Kind, Where, by_bcc
+from ebpflab.agent.probes.kind import Kind, by_bcc
+from ebpflab.protocol.messages import Where
 
 
 def explain_tracepoint(tp: str, function: str) -> Fault:
@@ -49,7 +50,7 @@ KINDS = {
         words="a tracepoint",
         explain=_explain,
         prefix="tracepoint__",
-        named=lambda after, bpf: {"tp": after.replace("__", ":")},
+        named=lambda after, bpf: Where(tp=after.replace("__", ":")),
         attach=by_bcc("attach_tracepoint"),
     ),
     "raw_tracepoint": Kind(
@@ -57,7 +58,7 @@ KINDS = {
         words="a raw tracepoint",
         explain=_explain_raw,
         prefix="raw_tracepoint__",
-        named=lambda after, bpf: {"tp": after},
+        named=lambda after, bpf: Where(tp=after),
         attach=by_bcc("attach_raw_tracepoint"),
     ),
 }

@@ -10,9 +10,10 @@ import bcc
 
 from ebpflab.agent.faults import Fault
 from ebpflab.agent.kernel import names
-from ebpflab.agent.probes.kind import Kind, Where, by_bcc
+from ebpflab.agent.probes.kind import Kind, by_bcc
 from ebpflab.agent.processes import elf, notes
 from ebpflab.agent.processes.symbols import of_file
+from ebpflab.protocol.messages import Where
 
 _numbers = itertools.count(1)
 
@@ -77,8 +78,9 @@ def _explain_symbol(path: str, sym: str, pid: int) -> Fault:
 
 
 def _explain(kind: str, function: str, where: Where, complaint: str, log: str) -> Fault:
-    if where.get("sym"):
-        return _explain_symbol(where["name"], where["sym"], where["pid"])
+    sym = where.get("sym")
+    if sym:
+        return _explain_symbol(where["name"], sym, where["pid"])
     return Fault("AttachError", f"Cannot attach a {kind} with {where}: {complaint}")
 
 

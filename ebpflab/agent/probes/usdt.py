@@ -24,6 +24,7 @@ from bcc.libbcc import bcc_usdt_argument, bcc_usdt_location, lib
 
 from ebpflab.agent.faults import Fault
 from ebpflab.agent.processes import notes
+from ebpflab.protocol import messages
 
 _MAPPED_SECONDS = 0.5
 # Linux 4.20, commit a6ca88b241d5.
@@ -147,7 +148,7 @@ def _read(argument: Any, address: int, places: notes.Places) -> str:
     )
 
 
-def enable(contexts: Sequence[Dict[str, Any]]) -> List[Enabled]:
+def enable(contexts: Sequence[messages.UsdtContext]) -> List[Enabled]:
     """All probes of the contexts that a notebook sends along with a program, or a Fault."""
     return [
         Enabled(*_checked(context, probe), function)
@@ -156,7 +157,7 @@ def enable(contexts: Sequence[Dict[str, Any]]) -> List[Enabled]:
     ]
 
 
-def _checked(context: Dict[str, Any], probe: str) -> Tuple[str, Optional[int], str]:
+def _checked(context: messages.UsdtContext, probe: str) -> Tuple[str, Optional[int], str]:
     path, name = check(context["path"], context["pid"], probe)
     return path, context["pid"], name
 

@@ -8,9 +8,10 @@ root, and nobody's letters are to be had through it.
 
 import os
 import stat
-from typing import Any, Dict, Tuple
+from typing import Tuple
 
 from ebpflab.agent.faults import Fault
+from ebpflab.protocol import messages
 
 MAX_READ_BYTES = 4 << 20
 _MAGIC = b"\x7fELF"
@@ -33,7 +34,7 @@ def locate(name: str) -> str:
     return str(found.decode())
 
 
-def read_elf(name: str, offset: int, size_bytes: int) -> Tuple[Dict[str, Any], bytes]:
+def read_elf(name: str, offset: int, size_bytes: int) -> Tuple[messages.ElfRead, bytes]:
     """What the file is (path, size, version), and ``size_bytes`` of it from ``offset``.
 
     Fewer bytes come back at the end of the file, and never more than MAX_READ_BYTES.
@@ -59,12 +60,8 @@ def read_elf(name: str, offset: int, size_bytes: int) -> Tuple[Dict[str, Any], b
         data = os.pread(fd, max(0, min(size_bytes, MAX_READ_BYTES)), offset)
     finally:
         os.close(fd)
-    facts = {
-        "path": path,
-        "size_bytes": told.st_size,
-        "version": f"{told.st_dev}:{told.st_ino}:{told.st_size}:{told.st_mtime_ns}",
-    }
-    return facts, data
+    version = f"{told.st_dev}:{told.st_ino}:{told.st_size}:{told.st_mtime_ns}"
+    return {"path": path, "size_bytes": told.st_size, "version": version}, data
 
 
 def _not_elf(path: str, start: bytes) -> str:

@@ -8,10 +8,11 @@ Source: systemtap's wiki, "UserSpaceProbeImplementation".
 
 import os
 import struct
-from typing import Any, BinaryIO, Dict, Iterator, List, NamedTuple, Tuple
+from typing import Any, BinaryIO, Iterator, List, NamedTuple, Tuple
 
 from ebpflab.agent.faults import Fault
 from ebpflab.agent.processes import elf
+from ebpflab.protocol import messages
 
 _SHT_NOTE, _SHT_TABLES_OF_SYMBOLS, _PT_LOAD = 7, (2, 11), 1
 _PAGE_BYTES = 4096
@@ -212,6 +213,15 @@ def check_machine(path: str) -> None:
         )
 
 
-def describe(path: str) -> List[Dict[str, Any]]:
+def describe(path: str) -> List[messages.UsdtProbe]:
     """The USDT probes of a file, one row for each place where one can be hit."""
-    return [note._asdict() for note in read(path)[1]]
+    return [
+        messages.UsdtProbe(
+            provider=note.provider,
+            probe=note.probe,
+            arguments=note.arguments,
+            semaphore=note.semaphore,
+            address=note.address,
+        )
+        for note in read(path)[1]
+    ]

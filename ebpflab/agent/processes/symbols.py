@@ -22,6 +22,7 @@ from ebpflab.agent.faults import Fault
 from ebpflab.agent.kernel import maps
 from ebpflab.agent.processes import elf
 from ebpflab.agent.processes.mappings import Mapping, Mappings
+from ebpflab.protocol import messages
 
 _FUNCTIONS = 1 << 2 | 1 << 10  # STT_FUNC, STT_GNU_IFUNC
 _PT_LOAD = 1
@@ -215,8 +216,8 @@ def _addresses(table: maps.Map, ident: int) -> Optional[List[int]]:
 
 
 def name_stacks(
-    symbols: Symbols, table: maps.Map, kernel: Sequence[int], user: Sequence[Sequence[int]]
-) -> Dict[str, Any]:
+    symbols: Symbols, table: maps.Map, kernel: Sequence[int], user: Sequence[Tuple[int, int]]
+) -> messages.NamedStacks:
     """The stacks of these numbers, as places in a list of symbols; the root comes first.
 
     ``kernel`` are numbers in the table, ``user`` pairs of a process and a number. Return addresses
@@ -245,7 +246,7 @@ def name_stacks(
     return {"symbols": list(numbers), "kernel": named[: len(kernel)], "user": named[len(kernel) :]}
 
 
-def of_file(name: str, pattern: str) -> List[Dict[str, Any]]:
+def of_file(name: str, pattern: str) -> List[messages.SymbolRow]:
     """The function symbols of a program or library, named as a probe's is: name and address."""
     path = elf.locate(name)
     if not os.path.isfile(path):

@@ -22,6 +22,7 @@ from functools import partial
 from typing import IO, Any, Callable, Dict, List, Optional, Tuple
 
 from ebpflab.agent.faults import Fault
+from ebpflab.protocol import messages
 
 MAX_OUTPUT_BYTES = 4 << 20
 _PIPE_BYTES = 64 << 10
@@ -239,7 +240,7 @@ class Workloads:
         """The commands whose end has not been waited for."""
         return list(self._all)
 
-    def start(self, request: Dict[str, Any]) -> int:
+    def start(self, request: messages.Start) -> int:
         argv = request["argv"]
         if not argv or not all(isinstance(word, str) for word in argv):
             raise Fault("WorkloadError", "A command is a list of strings, the program first.")

@@ -6,13 +6,14 @@ arguments by, and the headers that it was compiled with, count as part of that s
 kept, and so much memory of maps; then the oldest goes.
 """
 
-from typing import Any, Dict, List, Optional, Sequence
+from typing import Dict, Iterator, List, Optional, Sequence, Tuple
 
 from ebpflab.agent.faults import Fault
 from ebpflab.agent.kernel.headers import Headers
 from ebpflab.agent.probes import usdt
 from ebpflab.agent.programs.loaded import Key, Program
 from ebpflab.agent.streams.drain import Drain
+from ebpflab.protocol import messages
 
 _MAX_IDLE = 8
 _MAX_IDLE_BYTES = 64 << 20  # of all that are idle: a guest has 1 GiB
@@ -21,7 +22,7 @@ _MAX_IDLE_BYTES = 64 << 20  # of all that are idle: a guest has 1 GiB
 class Programs:
     """Every program of a session, and the idle ones."""
 
-    def __init__(self, drain: Drain, idents: Any) -> None:
+    def __init__(self, drain: Drain, idents: Iterator[int]) -> None:
         self._drain, self._idents = drain, idents
         self._loaded: Dict[int, Program] = {}
         self._idle: List[Program] = []
@@ -33,9 +34,12 @@ class Programs:
         source: str,
         cflags: List[str],
         headers: Optional[str],
-        usdt_contexts: Sequence[Dict[str, Any]] = (),
-    ) -> Dict[str, Any]:
-        """Compile a program, or take an idle one, under the number that the notebook chose."""
+        usdt_contexts: Sequence[messages.UsdtContext] = (),
+    ) -> Tuple[bool, messages.HeadersState]:
+        """Compile a program, or take an idle one, under the number that the notebook chose.
+
+        Returns whether it was compiled now, and the headers that BCC takes.
+        """
         state = self.headers.prepare(headers)
         self.headers.check(source, headers)
         enabled = usdt.enable(usdt_contexts)
@@ -50,7 +54,7 @@ class Programs:
         except BaseException:
             self.close(ident)
             raise
-        return {"compiled": compiled, "headers": state, **program.describe()}
+        return compiled, state
 
     def _take_idle(self, key: Key) -> Optional[Program]:
         for program in self._idle:
@@ -70,7 +74,9 @@ class Programs:
                 " had arrived can still be read.",
             ) from None
 
-    def attach_again(self, ident: int, usdt_contexts: Sequence[Dict[str, Any]]) -> Dict[str, Any]:
+    def attach_again(
+        self, ident: int, usdt_contexts: Sequence[messages.UsdtContext]
+    ) -> messages.Described:
         """Attach, after `detach`, what was attached by being loaded: by its name, and USDT."""
         program = self[ident]
         enabled = usdt.enable(usdt_contexts)
@@ -82,7 +88,7 @@ class Programs:
             raise
         return program.describe()
 
-    def close(self, ident: int) -> Optional[Dict[str, Any]]:
+    def close(self, ident: int) -> Optional[messages.Stats]:
         """Make a program idle. Its last counts, or None where there is no such program."""
         program = self._loaded.pop(ident, None)
         if program is None:

@@ -24,6 +24,7 @@ from ebpflab.agent.programs.precompiled import (
     Store,
     prefix_of,
 )
+from ebpflab.protocol import messages
 
 _NOT_YET = "none was made yet"
 _MACRO = re.compile(r"-D([A-Za-z]\w*)(\(.*?\))?(=.*)?", re.DOTALL)
@@ -43,8 +44,10 @@ class Choice(NamedTuple):
         """What clang prints, with its headers named as it names them in this very folder."""
         return log.replace(self.tree + "/", "") if self.tree else log
 
-    def describe(self) -> Dict[str, Any]:
-        return {"includes": self.prefix and list(self.prefix), "reason": self.reason}
+    def describe(self, seconds: float) -> messages.Compilation:
+        """What became of the program's includes, and how long the compilation took."""
+        includes = None if self.prefix is None else list(self.prefix)
+        return {"seconds": seconds, "includes": includes, "reason": self.reason}
 
 
 def without(reason: str) -> Choice:

@@ -10,7 +10,7 @@ import os
 import re
 import time
 from functools import partial
-from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Tuple, cast
 
 import bcc
 
@@ -18,8 +18,8 @@ from ebpflab.agent.faults import Fault
 from ebpflab.agent.kernel import btf, descriptors, headers, maps, names
 from ebpflab.agent.kernel.own_maps import HIDDEN, LOST_SUFFIX, RINGS_SUFFIX
 from ebpflab.agent.probes import kinds, usdt
-from ebpflab.agent.probes.attached import Attachment, close_probe, taken_fds
-from ebpflab.agent.probes.kind import Where
+from ebpflab.agent.probes.attached import Asked, Attachment, close_probe, taken_fds
+from ebpflab.agent.probes.kind import place
 from ebpflab.agent.probes.tracepoint import explain_tracepoint
 from ebpflab.agent.probes.uprobe import attach_at
 from ebpflab.agent.programs import runstats
@@ -31,6 +31,8 @@ from ebpflab.agent.programs.instrument import (
 )
 from ebpflab.agent.streams import rings
 from ebpflab.agent.streams.drain import Drain, PerfStream, Ring, RingStream, Stream
+from ebpflab.protocol import messages
+from ebpflab.protocol.messages import Where
 
 # Source, clang's flags, what reads USDT arguments, headers that were named: what makes a program.
 Key = Tuple[str, List[str], str, Optional[str]]
@@ -43,7 +45,7 @@ def _nothing_counted() -> int:
 class Program:
     """One compiled program."""
 
-    def __init__(self, key: Key, drain: Drain, idents: Any) -> None:
+    def __init__(self, key: Key, drain: Drain, idents: Iterator[int]) -> None:
         self.key = key
         source, cflags, readers, _ = key
         self._drain, self._idents = drain, idents
@@ -137,9 +139,9 @@ class Program:
             self.streams[name] = stream
             self._drain.add(stream)
 
-    def describe(self) -> Dict[str, Any]:
+    def describe(self) -> messages.Described:
         """What the notebook needs to know of the program: its functions, maps and streams."""
-        described = []
+        described: List[messages.MapDescription] = []
         for name, table in self.maps.items():
             if name.endswith(HIDDEN):
                 continue
@@ -164,7 +166,7 @@ class Program:
             "maps": described,
             "attached": [attachment.describe() for attachment in self.attachments.values()],
             "log": self.log,
-            "compilation": {"seconds": self._compile_seconds, **self._choice.describe()},
+            "compilation": self._choice.describe(self._compile_seconds),
         }
 
     def put_program(self, name: str, key: bytes, function: str) -> None:
@@ -189,10 +191,12 @@ class Program:
     def attach(self, kind: str, function: str, where: Where) -> Attachment:
         """Attach a function. Asking twice for the same probe gives the one that is there."""
         known = kinds.of(kind)
-        where = {key: value for key, value in where.items() if value is not None}
-        spec = (kind, function, *((key, str(where[key])) for key in sorted(where)))
+        given = {key: value for key, value in where.items() if value is not None}
+        where = cast(Where, given)
+        places = tuple((key, str(given[key])) for key in sorted(given))
+        asked = Asked(kind, function, place(function, where), places)
         for attachment in self.attachments.values():
-            if attachment.spec == spec:
+            if attachment.asked == asked:
                 return attachment
         known.check(where)
         descriptors.leave_room(len(where.get("offsets", ".")))
@@ -205,10 +209,10 @@ class Program:
             return fault
 
         attach = partial(known.attach, self.bpf, function.encode(), where)
-        return self._attach(spec, attach, explain)
+        return self._attach(asked, attach, explain)
 
     def _attach(
-        self, spec: Tuple[Any, ...], attach: Callable[[], Any], explain: Callable[[str, str], Fault]
+        self, asked: Asked, attach: Callable[[], Any], explain: Callable[[str, str], Fault]
     ) -> Attachment:
         """Attach, and keep what came of it; or leave nothing behind, and explain."""
         _, complaint, log = bcc_call(attach)
@@ -217,7 +221,7 @@ class Program:
                 os.close(fd)
             self._count_while_attached()
             raise explain(complaint, log)
-        return self._keep(spec)
+        return self._keep(asked)
 
     def attach_usdt(self, enabled: Sequence[usdt.Enabled]) -> None:
         """Attach each probe at all its places."""
@@ -228,7 +232,7 @@ class Program:
             self._count_from_now(each.function)
             function = each.function.encode()
             attach = partial(attach_at, self.bpf, function, name, each.pid or -1, places)
-            self._attach(("usdt", each.function, each.place), attach, each.explain)
+            self._attach(Asked("usdt", each.function, each.place), attach, each.explain)
 
     def _load_function(self, function: str, kind: int) -> None:
         """Hand a function to the kernel's verifier."""
@@ -239,7 +243,7 @@ class Program:
             )
         loaded = self.bpf.funcs.get(function.encode())
         if loaded is not None and btf.program_type(loaded.fd) != kind:
-            if any(function in each.spec[1:2] for each in self.attachments.values()):
+            if any(function == each.asked.function for each in self.attachments.values()):
                 raise kinds.explain_second_kind(function, btf.program_type(loaded.fd), kind)
             os.close(self.bpf.funcs.pop(function.encode()).fd)  # of a probe that is gone
         _, complaint, log = bcc_call(lambda: self.bpf.load_func(function.encode(), kind))
@@ -253,22 +257,22 @@ class Program:
                 log=log,
             )
 
-    def _keep(self, spec: Tuple[Any, ...]) -> Attachment:
+    def _keep(self, asked: Asked) -> Attachment:
         fds = taken_fds(self.bpf)
         assert fds, "BCC attached without leaving a file descriptor"
-        attachment = Attachment(next(self._idents), spec, fds)
+        attachment = Attachment(next(self._idents), asked, fds)
         self.attachments[attachment.ident] = attachment
         return attachment
 
     def _count_from_now(self, function: str) -> None:
-        if all(attachment.function != function for attachment in self.attachments.values()):
+        if all(attachment.asked.function != function for attachment in self.attachments.values()):
             self._runs.begin(function, self.bpf.funcs[function.encode()].fd)
 
     def _count_while_attached(self) -> None:
         if not self.attachments:
             self._runs.end()
 
-    def stats(self) -> Dict[str, Any]:
+    def stats(self) -> messages.Stats:
         """What the kernel counted for each function, and what emptying each buffer has cost."""
         counted = {
             name.decode(): self._runs.since(name.decode(), function.fd)
@@ -276,7 +280,7 @@ class Program:
         }
         return {
             "problem": self._runs.problem,
-            "functions": {name: run._asdict() for name, run in counted.items() if run},
+            "functions": {name: run.as_message() for name, run in counted.items() if run},
             "drain_ns": {name: stream.drain_ns for name, stream in self.streams.items()},
         }
 

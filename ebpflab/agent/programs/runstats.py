@@ -13,6 +13,7 @@ import struct
 from typing import Dict, NamedTuple, Optional
 
 from ebpflab.agent.kernel.features import SYSCALLS
+from ebpflab.protocol import messages
 
 _OBJ_GET_INFO_BY_FD, _ENABLE_STATS = 15, 32  # enum bpf_cmd
 _RUN_TIME = 0  # enum bpf_stats_type
@@ -28,6 +29,9 @@ class Run(NamedTuple):
     hits: int
     total_ns: int
     misses: Optional[int]
+
+    def as_message(self) -> messages.Runs:
+        return {"hits": self.hits, "total_ns": self.total_ns, "misses": self.misses}
 
 
 def _bpf(command: int, attr: ctypes.Array[ctypes.c_char]) -> int:
