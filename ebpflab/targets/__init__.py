@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable
 from typing import cast
 
-from ebpflab.agent.kernel import features
+from ebpflab.agent.kernel import features as checks
 from ebpflab.errors import TargetError, suggest
 from ebpflab.protocol.messages import Feature
 from ebpflab.targets.features import can_trace_kernel
@@ -80,4 +80,4 @@ def _doing(name: str) -> str:
 
 def own_features() -> list[Feature]:
     """The rows of this machine, as an ordinary user can tell."""
-    return cast(list[Feature], features.probe())  # its file runs alone, and knows no type of ours
+    return cast(list[Feature], checks.probe())  # its file runs alone, and knows no type of ours
