@@ -46,7 +46,7 @@ class EventSource(ABC):
     """
 
     def __init__(
-        self, name: str, connection: Connection, ident: int, attrs: dict[str, Any]
+        self, name: str, connection: Connection, ident: int, attrs: dict[str, object]
     ) -> None:
         self.name = name
         self._connection, self._ident = connection, ident

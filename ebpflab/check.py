@@ -18,9 +18,9 @@ from __future__ import annotations
 import math
 import numbers
 import random
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 import pandas as pd
 
@@ -146,12 +146,12 @@ def answers(
 
 
 def counts(
-    found: pd.DataFrame | Mapping[Any, Number],
-    due: Mapping[Any, Formula],
+    found: pd.DataFrame | Mapping[Hashable, Number],
+    due: Mapping[Hashable, Formula],
     task: Task | None = None,
     *,
     slips: Mapping[str, str] | None = None,
-    mistaken: Mapping[str, Collection[Any]] | None = None,
+    mistaken: Mapping[str, Collection[Hashable]] | None = None,
     exactly: bool = False,
 ) -> Verdict:
     """Compare a table that the learner's program has filled with what is due by the secrets.
@@ -183,7 +183,7 @@ def measured(
     return Verdict({what: _off(found, task.value(due), within)})
 
 
-def _number(value: Any, said: str) -> Number:
+def _number(value: object, said: str) -> Number:
     """The number, be it one of numpy. Raises ValueError where it is none."""
     if isinstance(value, bool) or not isinstance(value, numbers.Real) or math.isnan(value):
         raise ValueError(f"{said} is no number")
@@ -196,12 +196,12 @@ def _filled(word: str, secrets: Mapping[str, int]) -> str:
     return word
 
 
-def _words(due: Mapping[Any, Formula]) -> int:
+def _words(due: Mapping[Hashable, Formula]) -> int:
     """Of how many columns a key is."""
     return max((len(key) if isinstance(key, tuple) else 1 for key in due), default=1)
 
 
-def _mapping(found: pd.DataFrame | Mapping[Any, Number], words: int) -> dict[Any, Number]:
+def _mapping(found: pd.DataFrame | Mapping[Hashable, Number], words: int) -> dict[Hashable, Number]:
     if not isinstance(found, pd.DataFrame):
         return dict(found)
     if "cpu" in found and len(found.columns) == words + 2:  # its key, the CPU, the count
@@ -232,7 +232,7 @@ def _wrong_count(got: Number, due: Number, task: Task, slips: Mapping[str, str])
 
 
 def _wrong_key(
-    key: Any, table: Mapping[Any, Number], mistaken: Mapping[str, Collection[Any]]
+    key: Hashable, table: Mapping[Hashable, Number], mistaken: Mapping[str, Collection[Hashable]]
 ) -> str:
     for meaning, keys in mistaken.items():
         if set(keys) & set(table):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from typing import Any
+from collections.abc import Mapping
 
 from ebpflab.errors import CompileError, VerifierError
 
@@ -173,7 +173,7 @@ def _excerpt(source: str, line: int, column: int | None = None) -> str:
     return text
 
 
-def compile_error(message: str, detail: dict[str, Any], source: str) -> CompileError:
+def compile_error(message: str, detail: Mapping[str, object], source: str) -> CompileError:
     """A CompileError that points at the reader's line."""
     log = str(detail.get("log", ""))
     errors = _CLANG.findall(log)
@@ -202,8 +202,9 @@ def compile_error(message: str, detail: dict[str, Any], source: str) -> CompileE
         parts = [f"clang refused the program: {what}"]
         more = 0
     parts.append(_hint(what, _CLANG_HINTS))
-    if detail.get("closest"):
-        parts.append(f"Closest matches: {', '.join(detail['closest'])}.")
+    closest = detail.get("closest")
+    if isinstance(closest, list) and closest:
+        parts.append(f"Closest matches: {', '.join(map(str, closest))}.")
     if more:
         parts.append(
             f"({more} more error{'s' * (more > 1)}; the whole text is in the error's .log)"
@@ -235,7 +236,7 @@ def _inserted(quoted: str, text: str) -> int:
     return max(quoted.rstrip().find(text.rstrip()), 0)
 
 
-def verifier_error(message: str, detail: dict[str, Any], source: str) -> VerifierError:
+def verifier_error(message: str, detail: Mapping[str, object], source: str) -> VerifierError:
     """A VerifierError with the decisive line of the log and the C line that it is about."""
     log = str(detail.get("log", ""))
     lines = [line.rstrip() for line in log.splitlines()]

@@ -33,13 +33,12 @@ import difflib
 import linecache
 import traceback
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 
 class EbpflabError(Exception):
     """Base of every error of ebpflab. ``detail`` holds facts for programs to read."""
 
-    def __init__(self, message: str, **detail: Any) -> None:
+    def __init__(self, message: str, **detail: object) -> None:
         super().__init__(message)
         self.detail = detail
 

@@ -13,7 +13,6 @@ import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
@@ -90,7 +89,7 @@ class Lab(Closing):
         cells.adopt(self)
 
     @property
-    def attrs(self) -> dict[str, Any]:
+    def attrs(self) -> dict[str, object]:
         """Where data comes from; every DataFrame carries it in its ``attrs``.
 
         ``clock_offset_ns`` added to ``bpf_ktime_get_ns()`` is nanoseconds since 1970, UTC.

@@ -92,7 +92,7 @@ class Program(Closing):
         self._finalizer = weakref.finalize(self, _let_go, connection, self._ident, self._streams)
 
     def _make_map(
-        self, described: messages.MapDescription, types: btf.Types | None, attrs: dict[str, Any]
+        self, described: messages.MapDescription, types: btf.Types | None, attrs: dict[str, object]
     ) -> Stream | Table:
         if described["stream"] is None:
             kind = StackTable if described["type"] == _STACK_TRACE else Table

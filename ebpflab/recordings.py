@@ -25,6 +25,7 @@ import pyarrow as pa
 import pyarrow.dataset
 import pyarrow.ipc
 
+from ebpflab.decode.arrays import Values
 from ebpflab.display.progress import notice
 from ebpflab.errors import RecordingError
 from ebpflab.transport.closing import Closing
@@ -43,7 +44,7 @@ class Recorder(Closing):
     def __init__(
         self,
         path: str | Path,
-        attrs: dict[str, Any],
+        attrs: dict[str, object],
         sync: Callable[[], None],
         detach: Callable[[Recorder], None],
     ) -> None:
@@ -121,7 +122,7 @@ class Recording:
         told = (self.schema.metadata or {}).get(_OURS)
         if told is None:
             raise RecordingError(f"{str(path)!r} is an Arrow stream, but no recording of ebpflab.")
-        self.attrs: dict[str, Any] = json.loads(told)
+        self.attrs: dict[str, object] = json.loads(told)
         self.lost = 0
         """Events lost in the kernel until the last batch that has been read."""
         self.whole: bool | None = None
@@ -215,11 +216,11 @@ class Recording:
     def __repr__(self) -> str:
         return (
             f"<Recording {str(self.path)!r} of {self.attrs['stream']!r} on {self.attrs['target']},"
-            f" Linux {self.attrs['kernel']}, {self.attrs['start'][:19]}>"
+            f" Linux {self.attrs['kernel']}, {str(self.attrs['start'])[:19]}>"
         )
 
 
-def _arrow(column: pd.Series[Any]) -> Any:
+def _arrow(column: Values) -> Any:
     """A column as Arrow keeps it; texts are written once a batch, and rows refer to them."""
     if isinstance(column.dtype, pd.CategoricalDtype | pd.StringDtype):
         texts = pa.array(column.astype(object), pa.string())

@@ -13,7 +13,7 @@ is shown as one frame, ``[lost]``:
 from __future__ import annotations
 
 import json
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -122,7 +122,7 @@ def _frames(
     return tuple(symbols[place] for place in places)
 
 
-def _told(frame: pd.DataFrame, user: pd.Series[int]) -> dict[str, Any]:
+def _told(frame: pd.DataFrame, user: pd.Series[int]) -> dict[str, object]:
     """How much of it is known, in the unit of the values."""
     value = frame["value"].astype("i8")
     nameless = [{each for each in stack if each.name == UNKNOWN} for stack in frame["stack"]]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 import weakref
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -35,7 +35,7 @@ class Stream(EventSource):
         name: str,
         connection: Connection,
         ident: int,
-        attrs: dict[str, Any],
+        attrs: dict[str, object],
         layout: frames.Layout,
         per_cpu: bool,
         rings: bool,
@@ -123,7 +123,7 @@ class Messages(EventSource):
     Source: Documentation/trace/ftrace.rst.
     """
 
-    def __init__(self, connection: Connection, ident: int, attrs: dict[str, Any]) -> None:
+    def __init__(self, connection: Connection, ident: int, attrs: dict[str, object]) -> None:
         self._partial = b""
         super().__init__("messages", connection, ident, attrs)
 

@@ -43,7 +43,7 @@ class Table:
         described: messages.MapDescription,
         types: btf.Types | None,
         connection: Connection,
-        attrs: dict[str, Any],
+        attrs: dict[str, object],
         owner: weakref.ref[Traced],
     ) -> None:
         self.name: str = described["name"]
@@ -112,7 +112,7 @@ class Table:
         values = np.frombuffer(answer.blob, self._value.dtype)
         return self._labelled(pd.DataFrame(frames.columns([values], self._value)))
 
-    def __setitem__(self, key: Any, value: Any) -> None:
+    def __setitem__(self, key: object, value: object) -> None:
         entry = messages.OfEntry(**self._asked, key=self._encoded_key(key).hex())
         if self._type == _PROG_ARRAY and isinstance(value, str):
             self._connection.request(
@@ -122,7 +122,7 @@ class Table:
             data = entries.encode(self._value, value, f"the value of {self.name!r}")
             self._connection.request(messages.UPDATE, messages.Update(**entry, value=data.hex()))
 
-    def __delitem__(self, key: Any) -> None:
+    def __delitem__(self, key: object) -> None:
         data = self._encoded_key(key)
         self._connection.request(messages.DELETE, messages.OfEntry(**self._asked, key=data.hex()))
 
@@ -181,7 +181,7 @@ class Table:
     def __repr__(self) -> str:
         return f"<Table {self.name!r}>"
 
-    def _encoded_key(self, key: Any) -> bytes:
+    def _encoded_key(self, key: object) -> bytes:
         what = f"the key of {self.name!r}"
         if not self._key.dtype.itemsize:
             return b""  # a queue: the agent says what is wrong

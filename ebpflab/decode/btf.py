@@ -19,9 +19,11 @@ from __future__ import annotations
 import math
 import struct
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
+
+from ebpflab.decode.arrays import Dtype
 
 _MAGIC = 0xEB9F
 _INT, _PTR, _ARRAY, _STRUCT, _UNION, _ENUM, _FWD, _TYPEDEF = range(1, 9)
@@ -51,7 +53,7 @@ class Column(NamedTuple):
 
     name: str
     offset: int
-    dtype: np.dtype[Any]
+    dtype: Dtype
     kind: str = "number"
     """``number``, ``text`` (a C string), ``bytes``, ``ipv6``, or ``int128``."""
     enumerators: dict[int, str] | None = None

@@ -15,18 +15,19 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from ebpflab.decode.arrays import Array, Dtype
 from ebpflab.decode.btf import Bits, Column, NoSuchType, Types
 from ebpflab.protocol.framing import BUSY, DISCARD, RECORD_HEADER_BYTES, BadFrame, stride
 
 _CATEGORICAL_FROM_ROWS = 10_000
 
-Records = npt.NDArray[Any]
+Records = Array
 
 
 class Layout(NamedTuple):
     """How the bytes of a record, key or value are read."""
 
-    dtype: np.dtype[Any]
+    dtype: Dtype
     columns: tuple[Column, ...]
     described: bool = True
     """False when the bytes are shown as they are."""
@@ -85,7 +86,7 @@ def record_layout(types: Types | None, table: str | None, size_bytes: int) -> La
     return layout_of(columns, size_bytes, "data")
 
 
-def _stored(column: Column) -> np.dtype[Any]:
+def _stored(column: Column) -> Dtype:
     """What of a record a column is made from: of a bit field, all bytes that hold some of it."""
     if column.bits is None:
         return column.dtype
@@ -139,7 +140,7 @@ def _walk(span: bytes) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint32]]:
     return places[kept] * 4, lengths[kept]
 
 
-def records(span: bytes, dtype: np.dtype[Any], first: int = 0) -> tuple[Records, Records]:
+def records(span: bytes, dtype: Dtype, first: int = 0) -> tuple[Records, Records]:
     """The records of a span from number ``first`` on, and the second word of their headers.
 
     Records of one size are viewed in place. Others are copied, all of a length at once, cut or
@@ -211,7 +212,7 @@ def _rows_of_arrays(column: Column, data: Records) -> list[Any]:
     return [row.tolist() for row in texts]
 
 
-def _bit_field(data: Records, bits: Bits, dtype: np.dtype[Any]) -> Records:
+def _bit_field(data: Records, bits: Bits, dtype: Dtype) -> Records:
     """The numbers in bit fields, from the bytes that hold them."""
     shift, width = bits
     words = np.zeros((len(data), 16), "u1")
@@ -298,7 +299,9 @@ def _as_words(data: Records) -> Records:
 
 
 def run_stats(
-    probes: dict[str, list[str]], counted: Mapping[str, Mapping[str, object]], attrs: dict[str, Any]
+    probes: dict[str, list[str]],
+    counted: Mapping[str, Mapping[str, object]],
+    attrs: dict[str, object],
 ) -> pd.DataFrame:
     """The kernel's run statistics, a row for each function; what was not counted is NA."""
     rows = [

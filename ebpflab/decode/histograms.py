@@ -8,13 +8,14 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from ebpflab.decode.arrays import Array
 from ebpflab.errors import TableError
 
 _MAX_LOG2_SLOTS = 65  # bpf_log2l() of the largest u64 is 64
 _MAX_BUCKETS = 1 << 20  # more than anyone looks at, and still nothing for a machine's memory
 
 
-def histogram(keys: npt.NDArray[Any], counts: npt.NDArray[Any], scale: str) -> pd.DataFrame:
+def histogram(keys: Array, counts: Array, scale: str) -> pd.DataFrame:
     """Buckets of BCC's ``BPF_HISTOGRAM`` as an IntervalIndex, from the first to the last used.
 
     ``log2``: slot n holds the values whose bpf_log2l() is n: 0 and 1, 2 and 3, 4 to 7, ...
@@ -25,9 +26,7 @@ def histogram(keys: npt.NDArray[Any], counts: npt.NDArray[Any], scale: str) -> p
     return pd.DataFrame({"count": dense}, index=_buckets(len(dense), scale))
 
 
-def grouped_histogram(
-    groups: pd.DataFrame, keys: npt.NDArray[Any], counts: npt.NDArray[Any], scale: str
-) -> pd.DataFrame:
+def grouped_histogram(groups: pd.DataFrame, keys: Array, counts: Array, scale: str) -> pd.DataFrame:
     """The same for each different row of ``groups``: its columns are levels before ``bucket``.
 
     Every group has the same buckets, so that they can be put side by side.
@@ -55,7 +54,7 @@ def grouped_histogram(
     return pd.concat(parts, names=[*groups.columns, "bucket"])
 
 
-def _dense(keys: npt.NDArray[Any], counts: npt.NDArray[Any], scale: str) -> npt.NDArray[Any]:
+def _dense(keys: Array, counts: Array, scale: str) -> Array:
     """The count of each bucket up to the last that is used."""
     numbers = slots(keys, scale)
     dense = np.zeros(max(int(numbers.max()) + 1, 2) if len(numbers) else 0, "i8")
@@ -66,7 +65,7 @@ def _dense(keys: npt.NDArray[Any], counts: npt.NDArray[Any], scale: str) -> npt.
     return dense
 
 
-def slots(keys: npt.NDArray[Any], scale: str) -> npt.NDArray[np.int64]:
+def slots(keys: Array, scale: str) -> npt.NDArray[np.int64]:
     """The keys of a ``BPF_HISTOGRAM`` as numbers of buckets.
 
     Raises TableError for a key that is no such number: one below 0, a ``log2`` that is none, or a

@@ -7,13 +7,14 @@ and 3, bucket 3 holds 4 to 7, and so on; bucket 0 holds what is negative. A tabl
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
 from ebpflab.decode import frames, histograms
+from ebpflab.decode.arrays import Array
 from ebpflab.plots.units import amount, edge, unit_of
 
 Counts = npt.NDArray[np.int64]
@@ -190,7 +191,7 @@ def numeric(layout: frames.Layout) -> list[str]:
     ]
 
 
-def _whole(values: npt.NDArray[Any]) -> Counts:
+def _whole(values: Array) -> Counts:
     """Signed numbers; the largest of them for what has no room there, such as a u64 of -1."""
     if values.dtype.kind == "u":
         values = np.minimum(values, np.iinfo(np.int64).max)
@@ -211,7 +212,7 @@ def _likely(columns: list[str]) -> str | None:
     return min(columns, key=rank, default=None)
 
 
-def log2_counts(values: npt.NDArray[Any]) -> Counts:
+def log2_counts(values: Array) -> Counts:
     """How many values fall into each power-of-two bucket."""
     if values.dtype.kind == "f":
         values = np.floor(values[~np.isnan(values)]).clip(-1, 2.0**62)

@@ -329,7 +329,7 @@ class Live(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no types
 
     # -- what the page and the notebook say --------------------------------------------------
 
-    def _hear(self, _: Any, content: dict[str, Any], __: Any) -> None:
+    def _hear(self, _: object, content: dict[str, object], __: object) -> None:
         self._seen_s = time.monotonic()
         self._gone_s = self._seen_s if content.get("say") == "gone" else None
         if content.get("say") == "here" and not self._closing:
@@ -351,10 +351,10 @@ class Live(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no types
             getattr(events, verb)("pre_run_cell", self._cell_begins)
             getattr(events, verb)("post_run_cell", self._cell_ends)
 
-    def _cell_begins(self, _: Any) -> None:
+    def _cell_begins(self, _: object) -> None:
         self._busy = True
 
-    def _cell_ends(self, _: Any) -> None:
+    def _cell_ends(self, _: object) -> None:
         """Comes before the cell is done, so that whoever executes it gets the picture."""
         self._seen_s, self._busy = time.monotonic(), False
         if self._closing or self._program.closed:

@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
+from ebpflab.decode.arrays import Array, Values
 from ebpflab.errors import PlotError
 from ebpflab.plots import canvas, units
 
@@ -27,7 +27,6 @@ _MOST_LINEAR = 20
 _SAME = 1e-12
 
 Number = int | float
-Numbers = npt.NDArray[Any]
 
 
 @dataclass(frozen=True)
@@ -46,9 +45,9 @@ class Series:
     """One distribution over the buckets."""
 
     name: str
-    counts: Numbers
+    counts: Array
     marks: list[Mark]
-    rows: list[Numbers] | None = None
+    rows: list[Array] | None = None
     """Of values: which rows are in each bucket."""
 
     @property
@@ -75,7 +74,7 @@ class Buckets:
 
 
 def of(
-    values: pd.DataFrame | pd.Series[Any],
+    values: pd.DataFrame | Values,
     unit: str | None,
     column: Hashable | None,
     by: Hashable | None,
@@ -112,7 +111,7 @@ def _counted(frame: pd.DataFrame, unit: str, count: str) -> Buckets:
     index, counts = frame.index, canvas.column(frame, count)
     counts = counts[counts > 0]
     keyed = isinstance(index, pd.MultiIndex)
-    groups: dict[str, pd.Series[Any]] = {"": counts}
+    groups: dict[str, Values] = {"": counts}
     if keyed:
         levels: list[Hashable] = [*range(index.nlevels - 1)]
         groups = {_label(key): part.droplevel(levels) for key, part in counts.groupby(level=levels)}
@@ -145,7 +144,7 @@ def _filled(pairs: list[tuple[Number, Number]], log2: bool) -> list[Number]:
     return edges
 
 
-def _ranges(counts: Numbers, edges: list[Number]) -> list[Mark]:
+def _ranges(counts: Array, edges: list[Number]) -> list[Mark]:
     marks, sums = [], np.cumsum(counts)
     for percent in PERCENTILES:
         rank = _rank(percent, int(sums[-1]))
@@ -163,9 +162,7 @@ def _label(key: Any) -> str:
 # -- values ----------------------------------------------------------------------------------
 
 
-def _sorted_in(
-    column: pd.Series[Any], labels: pd.Series[Any] | None, unit: str, scale: str
-) -> Buckets:
+def _sorted_in(column: Values, labels: Values | None, unit: str, scale: str) -> Buckets:
     numbers = _numbers(column)
     sound = np.isfinite(numbers) if numbers.dtype.kind == "f" else np.ones(len(numbers), bool)
     missing = int(len(numbers) - sound.sum())
@@ -190,7 +187,7 @@ def _sorted_in(
     return Buckets(edges, unit, log2, _largest_first(series), missing, level)
 
 
-def _numbers(column: pd.Series[Any]) -> Numbers:
+def _numbers(column: Values) -> Array:
     if column.empty:
         return np.empty(0)
     if not pd.api.types.is_numeric_dtype(column) or pd.api.types.is_complex_dtype(column):
@@ -203,7 +200,7 @@ def _numbers(column: pd.Series[Any]) -> Numbers:
     return np.asarray(column.to_numpy("f8", na_value=np.nan))
 
 
-def _is_wide(numbers: Numbers) -> bool:
+def _is_wide(numbers: Array) -> bool:
     low, high = numbers.min(), numbers.max()
     if low < 0 or (numbers.dtype.kind in "iu" and int(high) - int(low) <= _ONE_EACH):
         return False
@@ -211,7 +208,7 @@ def _is_wide(numbers: Numbers) -> bool:
     return bool(len(positive)) and float(high) >= _WIDE * float(positive.min())
 
 
-def _powers(numbers: Numbers) -> list[Number]:
+def _powers(numbers: Array) -> list[Number]:
     """BCC's buckets: 0 and 1, 2 and 3, 4 to 7, ...; what is below zero has one of its own."""
     low, high = numbers.min(), numbers.max()
     positive = numbers[numbers > 0]
@@ -233,7 +230,7 @@ def _exponent(value: Any) -> int:
     return max(int(value).bit_length() - 1, 0)
 
 
-def _steps(numbers: Numbers) -> list[Number]:
+def _steps(numbers: Array) -> list[Number]:
     """A bucket for each whole number, or up to twenty of a round width."""
     low, high = _plain(numbers.min()), _plain(numbers.max())
     if isinstance(low, int) and high - low <= _ONE_EACH:
@@ -249,9 +246,7 @@ def _steps(numbers: Numbers) -> list[Number]:
     return [min(first * width, low), *(step * width for step in range(first + 1, last + 2))]
 
 
-def _series(
-    name: str, rows: Numbers, numbers: Numbers, buckets: Numbers, edges: list[Number]
-) -> Series:
+def _series(name: str, rows: Array, numbers: Array, buckets: Array, edges: list[Number]) -> Series:
     mine = buckets[rows]
     counts = np.bincount(mine, minlength=len(edges) - 1)
     split = np.split(rows[np.argsort(mine, kind="stable")], np.cumsum(counts)[:-1])
@@ -277,7 +272,7 @@ def _largest_first(series: list[Series]) -> list[Series]:
     return sorted(series, key=lambda each: (-each.total, each.name))
 
 
-def bucket_numbers(numbers: Numbers) -> Numbers:
+def bucket_numbers(numbers: Array) -> Array:
     """``bpf_log2l`` of each number that is not negative: 1 for 0 and 1, 2 for 2 and 3, ..."""
     numbers = numbers if numbers.dtype.kind == "f" else numbers.astype("u8")
     powers = np.array([2**power for power in range(1, 64)], numbers.dtype)

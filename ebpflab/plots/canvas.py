@@ -11,13 +11,13 @@ from __future__ import annotations
 import textwrap
 import weakref
 from collections.abc import Hashable
-from typing import Any
 
 import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
+from ebpflab.decode.arrays import Values
 from ebpflab.errors import UnknownName, suggest
 from ebpflab.plots.picture import Picture, printable
 
@@ -119,7 +119,7 @@ def nothing_to_draw(ax: Axes, title: str | None, what: str = "rows") -> Axes:
     return ax
 
 
-def column(frame: pd.DataFrame, name: Hashable) -> pd.Series[Any]:
+def column(frame: pd.DataFrame, name: Hashable) -> Values:
     """A column by its name. Raises UnknownName with the closest names."""
     if name not in frame.columns:
         have = ", ".join(map(str, frame.columns)) or "none"
@@ -128,7 +128,7 @@ def column(frame: pd.DataFrame, name: Hashable) -> pd.Series[Any]:
     return frame[name]
 
 
-def named(values: pd.Series[Any]) -> pd.Series[str]:
+def named(values: Values) -> pd.Series[str]:
     """The text of each value; what is missing has a name too, or a picture would leave it out."""
     return values.astype("str").astype(object).where(values.notna(), "(none)").astype("str")
 

@@ -18,7 +18,6 @@ import re
 from functools import cached_property
 from importlib import resources
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
@@ -124,7 +123,7 @@ class FlameGraph:
             lines[line] = lines.get(line, 0) + value
         return [f"{line} {value}" for line, value in lines.items()]
 
-    def speedscope(self) -> dict[str, Any]:
+    def speedscope(self) -> dict[str, object]:
         """A file for speedscope.app, as a dictionary: ``json.dump`` it into ``x.speedscope.json``.
 
         Source: speedscope's file-format-spec.ts.
@@ -198,7 +197,7 @@ class FlameGraph:
         figure.savefig(target, format=kind, dpi=110)
         return target.getvalue()
 
-    def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
+    def _repr_mimebundle_(self, **_: object) -> dict[str, object]:
         shown = min(self._drawn[0].depth(), _MOST_ROWS_SHOWN)
         height = shown * _ROW_PIXELS + _AROUND_PIXELS
         frame = (
@@ -216,9 +215,9 @@ def _percent(part: float, total: float) -> str:
     return f"{100 * part / total:.1f} %"
 
 
-def _as_json(node: Node) -> dict[str, Any]:
+def _as_json(node: Node) -> dict[str, object]:
     """A node as d3-flame-graph wants it, with short names: there are thousands."""
-    told: dict[str, Any] = {"name": printable(node.name), "value": node.value, "k": node.kind}
+    told: dict[str, object] = {"name": printable(node.name), "value": node.value, "k": node.kind}
     if node.module:
         told["m"] = node.module
     if node.before:

@@ -19,6 +19,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap, LogNorm, Normalize
 from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 
+from ebpflab.decode.arrays import Array, Values
 from ebpflab.errors import PlotError
 from ebpflab.plots import canvas, units
 from ebpflab.plots.buckets import bucket_numbers
@@ -89,7 +90,7 @@ def heatmap(
     return ax
 
 
-def _finite(column: pd.Series[Any]) -> npt.NDArray[Any]:
+def _finite(column: Values) -> Array:
     if pd.api.types.is_datetime64_any_dtype(
         column
     ):  # made of nanoseconds; NaT is no number of them
@@ -99,7 +100,7 @@ def _finite(column: pd.Series[Any]) -> npt.NDArray[Any]:
     return np.asarray(pd.to_numeric(column, errors="coerce").to_numpy("f8", na_value=np.nan))
 
 
-def _of_events(times: npt.NDArray[Any], amounts: npt.NDArray[Any], slot_ns: float | None) -> _Cells:
+def _of_events(times: Array, amounts: Array, slot_ns: float | None) -> _Cells:
     sound = np.isfinite(times) & np.isfinite(amounts) & (amounts >= 0)
     where = np.flatnonzero(sound)
     if not len(where):
@@ -112,9 +113,7 @@ def _of_events(times: npt.NDArray[Any], amounts: npt.NDArray[Any], slot_ns: floa
     return _grid(slots, bucket_numbers(amounts[where]), None, where, slot_ns, len(times))
 
 
-def _of_counts(
-    times: npt.NDArray[Any], logs: npt.NDArray[Any], counts: npt.NDArray[Any], slot_ns: int
-) -> _Cells:
+def _of_counts(times: Array, logs: Array, counts: Array, slot_ns: int) -> _Cells:
     sound = np.isfinite(times) & np.isfinite(logs) & np.isfinite(counts) & (counts > 0)
     where = np.flatnonzero(sound)
     if not len(where):
@@ -126,9 +125,9 @@ def _of_counts(
 
 
 def _grid(
-    slots: npt.NDArray[Any],
-    numbers: npt.NDArray[Any],
-    counts: npt.NDArray[Any] | None,
+    slots: Array,
+    numbers: Array,
+    counts: Array | None,
     where: Positions,
     slot_ns: float,
     total: int,

@@ -10,6 +10,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
+from ebpflab.decode.arrays import Values
 from ebpflab.plots import buckets as bucketing
 from ebpflab.plots import canvas, units
 from ebpflab.plots.buckets import Buckets, Mark, Number, Series
@@ -255,7 +256,7 @@ def _up_to(mark: Mark, unit: str) -> str:
     return f"less than {units.with_unit(mark.high, unit)}"
 
 
-def _remember(ax: Axes, values: pd.DataFrame | pd.Series[Any], column: Hashable | None) -> None:
+def _remember(ax: Axes, values: pd.DataFrame | Values, column: Hashable | None) -> None:
     """Keep the rows, for `linked`; what the kernel has counted has none."""
     picture = canvas.picture_of(ax)
     if picture is not None and (column is not None or isinstance(values, pd.Series)):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Sequence, Sized
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -21,7 +22,7 @@ class Linked:
     def __init__(self, picture: Picture, table: dict[str, Any]) -> None:
         self.picture, self.table = picture, table
 
-    def _repr_mimebundle_(self, **_: Any) -> dict[str, str]:
+    def _repr_mimebundle_(self, **_: object) -> dict[str, str]:
         file = io.BytesIO()
         self.picture.savefig(file, format="png", dpi=100)
         png = base64.b64encode(file.getvalue()).decode()
@@ -70,7 +71,7 @@ def linked(ax: Axes, *, most: int = 2000) -> Linked:
     return Linked(picture, table)
 
 
-def _shares(every: list[Any], most: int) -> list[int]:
+def _shares(every: Sequence[Sized], most: int) -> list[int]:
     """How many rows each spot may show: small ones all of theirs, the others alike."""
     left, shares = most, [0] * len(every)
     for done, spot in enumerate(sorted(range(len(every)), key=lambda spot: len(every[spot]))):

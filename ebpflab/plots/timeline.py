@@ -18,6 +18,7 @@ from matplotlib.axes import Axes
 from matplotlib.collections import PolyCollection
 from matplotlib.patches import Patch
 
+from ebpflab.decode.arrays import Array, Values
 from ebpflab.plots import canvas, units
 from ebpflab.plots.picture import Spot
 
@@ -107,7 +108,7 @@ def timeline(
 
 def _times(
     frame: pd.DataFrame, start: Hashable, end: Hashable | None, duration: Hashable
-) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+) -> tuple[Array, Array]:
     """Starts and ends in nanoseconds from the first start, as floats."""
     begin = canvas.column(frame, start)
     starts = _since(begin, begin.min())
@@ -116,7 +117,7 @@ def _times(
     return starts, starts + _since(canvas.column(frame, duration), 0)
 
 
-def _since(column: pd.Series[Any], first: Any) -> npt.NDArray[Any]:
+def _since(column: Values, first: Any) -> Array:
     # subtract before anything becomes a float: nanoseconds since 1970 have no room in one
     if pd.api.types.is_integer_dtype(column) and not column.isna().any():
         return np.asarray((column.astype("i8") - int(first if len(column) else 0)).to_numpy("f8"))
@@ -131,12 +132,12 @@ def _names(frame: pd.DataFrame, category: Hashable | None) -> pd.Series[str]:
     return f"{category} " + texts if pd.api.types.is_numeric_dtype(values) else texts
 
 
-def _lanes(values: pd.Series[Any]) -> list[Any]:
+def _lanes(values: Values) -> list[Any]:
     found = list(pd.unique(values))
     return sorted(found) if pd.api.types.is_numeric_dtype(values) else found
 
 
-def _colours(names: pd.Series[str], busy_ns: npt.NDArray[Any]) -> dict[str, str]:
+def _colours(names: pd.Series[str], busy_ns: Array) -> dict[str, str]:
     """A colour for each of those that took most time; grey stays for the others."""
     taken = pd.Series(busy_ns).groupby(names.to_numpy()).sum()
     ordered = taken.sort_index().sort_values(ascending=False, kind="stable").index
@@ -146,10 +147,10 @@ def _colours(names: pd.Series[str], busy_ns: npt.NDArray[Any]) -> dict[str, str]
 
 
 def _merged(
-    lanes: npt.NDArray[Any],
-    groups: npt.NDArray[Any],
-    starts: npt.NDArray[Any],
-    ends: npt.NDArray[Any],
+    lanes: Array,
+    groups: Array,
+    starts: Array,
+    ends: Array,
     rows: npt.NDArray[np.intp],
     close_ns: float,
 ) -> list[_Span]:
@@ -243,8 +244,8 @@ def _in_words(
     shown: dict[Any, int],
     names: pd.Series[str],
     category: Hashable | None,
-    starts: npt.NDArray[Any],
-    ends: npt.NDArray[Any],
+    starts: Array,
+    ends: Array,
     kept: npt.NDArray[np.intp],
     of: str,
 ) -> str:

@@ -314,6 +314,7 @@ class Stop(OfProcess):
 class Ended(TypedDict):
     """The blob is its standard output, then its standard error."""
 
+    pid: int
     returncode: int
     stdout_bytes: int
     truncated: bool

@@ -25,7 +25,7 @@ class Dice:
             self._events.unregister("pre_run_cell", self._throw)
             self._events = None
 
-    def _throw(self, *_: Any) -> None:
+    def _throw(self, *_: object) -> None:
         random.seed(self._seed)
 
 

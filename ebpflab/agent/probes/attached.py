@@ -1,10 +1,11 @@
 """Attachments: a probe as a list of file descriptors, taken over from BCC's book-keeping."""
 
 import os
-from typing import Any, List, NamedTuple, Tuple
+from typing import List, NamedTuple, Tuple
 
 import bcc
 
+from ebpflab.agent.probes.kind import Bpf
 from ebpflab.protocol import messages
 
 
@@ -35,7 +36,7 @@ class Attachment(NamedTuple):
 _BARE = ("raw_tracepoint", "kfunc_entry", "kfunc_exit", "fmod_ret", "lsm")
 
 
-def taken_fds(bpf: Any) -> List[Tuple[str, bytes, int]]:
+def taken_fds(bpf: Bpf) -> List[Tuple[str, bytes, int]]:
     """Take over every probe that BCC holds in this BPF object."""
     taken = []
     for name, by_function in bpf.kprobe_fds.items():

@@ -5,6 +5,9 @@ from typing import Any, Callable, NamedTuple, Optional
 from ebpflab.agent.faults import Fault
 from ebpflab.protocol.messages import Where
 
+Bpf = Any
+"""BCC\'s object (``bcc.BPF``), which has no types."""
+
 
 class Kind(NamedTuple):
     """A kind of probe."""
@@ -19,18 +22,18 @@ class Kind(NamedTuple):
     """Why the kernel would not load a function for its place; None when its C is the reason."""
     prefix: str = ""
     """How the name of a C function begins that attaches itself; "": none does."""
-    named: Callable[[str, Any], Where] = lambda after, bpf: Where()
+    named: Callable[[str, Bpf], Where] = lambda after, bpf: Where()
     """What is after the prefix, and BCC's object -> where."""
     check: Callable[[Where], None] = lambda _: None
     """Refuses a place where the kernel would put a probe that never fires."""
-    attach: Callable[[Any, bytes, Where], None] = lambda *_: None
+    attach: Callable[[Bpf, bytes, Where], None] = lambda *_: None
     """``attach(bpf, function, where)`` leaves its descriptors in BCC's object."""
 
 
-def by_bcc(name: str) -> Callable[[Any, bytes, Where], None]:
+def by_bcc(name: str) -> Callable[[Bpf, bytes, Where], None]:
     """Attach with BCC's method of that name."""
 
-    def attach(bpf: Any, function: bytes, where: Where) -> None:
+    def attach(bpf: Bpf, function: bytes, where: Where) -> None:
         arguments = {
             key: value.encode() if isinstance(value, str) else value for key, value in where.items()
         }

@@ -4,11 +4,11 @@ A kind is one file of this folder, with a table ``KINDS`` of its names. To add o
 and add its table below.
 """
 
-from typing import Any, Dict, Iterator, List, Optional, Tuple
+from typing import Dict, Iterator, List, Optional, Tuple
 
 from ebpflab.agent.faults import Fault
 from ebpflab.agent.probes import fentry, kprobe, perf_event, tracepoint, uprobe
-from ebpflab.agent.probes.kind import Kind
+from ebpflab.agent.probes.kind import Bpf, Kind
 from ebpflab.protocol.messages import Where
 
 KINDS: Dict[str, Kind] = {
@@ -27,7 +27,7 @@ def of(name: str) -> Kind:
     return KINDS[name]
 
 
-def requests(functions: List[str], bpf: Any) -> Iterator[Tuple[str, str, Where]]:
+def requests(functions: List[str], bpf: Bpf) -> Iterator[Tuple[str, str, Where]]:
     """Kind, function and place of each function that attaches itself by its name.
 
     ``KFUNC_PROBE(vfs_read, ...)`` makes a function ``kfunc__vfs_read``, and so do

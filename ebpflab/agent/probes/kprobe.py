@@ -4,13 +4,13 @@ import os
 import re
 import time
 from pathlib import Path
-from typing import Any, List, Optional
+from typing import List, Optional
 
 import bcc
 
 from ebpflab.agent.faults import Fault
 from ebpflab.agent.kernel import headers, names
-from ebpflab.agent.probes.kind import Kind, by_bcc
+from ebpflab.agent.probes.kind import Bpf, Kind, by_bcc
 from ebpflab.protocol.messages import Where
 
 _HEADER_SECONDS = 6.0
@@ -112,7 +112,7 @@ def _inline_definition(name: str) -> Optional[str]:
     return None
 
 
-def _named(after: str, bpf: Any) -> Where:
+def _named(after: str, bpf: Bpf) -> Where:
     """``sys_clone`` gets the prefix of this kernel's system calls."""
     return {"event": bpf.fix_syscall_fnname(after.encode()).decode()}
 

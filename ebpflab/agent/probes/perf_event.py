@@ -10,13 +10,13 @@ later inherit theirs (libbcc sets ``inherit`` where there is a pid, see perf_eve
 import ctypes as ct
 import errno
 import os
-from typing import Any, Dict, Iterator, Tuple
+from typing import Dict, Iterator, Tuple
 
 import bcc
 
 from ebpflab.agent.faults import Fault
 from ebpflab.agent.kernel.cpus import online_cpus
-from ebpflab.agent.probes.kind import Kind
+from ebpflab.agent.probes.kind import Bpf, Kind
 from ebpflab.protocol.messages import Where
 
 HARDWARE, SOFTWARE = 0, 1  # enum perf_type_id, include/uapi/linux/perf_event.h
@@ -31,10 +31,10 @@ def _places(pid: int, cpu: int) -> Iterator[Tuple[int, int]]:
     yield from ((tid, cpu) for tid in threads)
 
 
-def _attach(bpf: Any, function: bytes, where: Where) -> None:
+def _attach(bpf: Bpf, function: bytes, where: Where) -> None:
     """Open every event and hang the function on it. BCC's object has all that are open, always."""
     progfd = bpf.load_func(function, bcc.BPF.PERF_EVENT).fd
-    opened: Dict[Any, int] = {}
+    opened: Dict[Tuple[int, int], int] = {}
     bpf.open_perf_events[where["ev_type"], where["ev_config"]] = opened
     for tid, cpu in _places(where["pid"], where["cpu"]):
         fd = bcc.lib.bpf_attach_perf_event(

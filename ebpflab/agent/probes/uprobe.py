@@ -4,13 +4,13 @@ import ctypes as ct
 import itertools
 import os
 from functools import partial
-from typing import Any, Sequence, Tuple
+from typing import Sequence, Tuple
 
 import bcc
 
 from ebpflab.agent.faults import Fault
 from ebpflab.agent.kernel import names
-from ebpflab.agent.probes.kind import Kind, by_bcc
+from ebpflab.agent.probes.kind import Bpf, Kind, by_bcc
 from ebpflab.agent.processes import elf, notes
 from ebpflab.agent.processes.symbols import of_file
 from ebpflab.protocol.messages import Where
@@ -19,7 +19,7 @@ _numbers = itertools.count(1)
 
 
 def attach_at(
-    bpf: Any, function: bytes, path: bytes, pid: int, places: Sequence[Tuple[int, int]]
+    bpf: Bpf, function: bytes, path: bytes, pid: int, places: Sequence[Tuple[int, int]]
 ) -> None:
     """A uprobe at each of these places in the file, with its semaphore's place, or 0.
 
@@ -36,7 +36,7 @@ def attach_at(
         bpf.uprobe_fds[event] = probe
 
 
-def _attach_go_return(bpf: Any, function: bytes, where: Where) -> None:
+def _attach_go_return(bpf: Bpf, function: bytes, where: Where) -> None:
     places = [(offset, 0) for offset in where["offsets"]]
     attach_at(bpf, function, where["name"].encode(), where["pid"], places)
 

@@ -14,7 +14,7 @@ import os
 import re
 import stat
 import struct
-from typing import Any, Dict, Iterable, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Dict, Iterable, List, NamedTuple, Optional, Sequence, Tuple
 
 from bcc import BPF, lib
 
@@ -88,7 +88,7 @@ class _Module(NamedTuple):
 def _read_module(path: str) -> _Module:
     found: List[Tuple[int, int, str]] = []
 
-    def take(name: bytes, address: int, size: int, _: Any) -> int:
+    def take(name: bytes, address: int, size: int, _: object) -> int:
         found.append((address, size, name.decode(errors="replace")))
         return 0
 

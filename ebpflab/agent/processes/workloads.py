@@ -19,7 +19,7 @@ import termios
 import threading
 import time
 from functools import partial
-from typing import IO, Any, Callable, Dict, List, Optional, Tuple
+from typing import IO, Any, Callable, Dict, List, NamedTuple, Optional, Tuple
 
 from ebpflab.agent.faults import Fault
 from ebpflab.protocol import messages
@@ -45,13 +45,21 @@ def _let_go_before_agent(pid: int) -> None:
         pass  # it has ended already
 
 
-def _ordinary_user() -> Dict[str, Any]:
-    """Popen arguments that give up root when the agent got it through sudo."""
+class _User(NamedTuple):
+    """Popen's arguments for who a process is; None: who we are."""
+
+    user: Optional[int] = None
+    group: Optional[int] = None
+    extra_groups: Optional[List[int]] = None
+
+
+def _ordinary_user() -> _User:
+    """The user who called sudo, where the agent got root through it."""
     if os.geteuid() != 0 or "SUDO_UID" not in os.environ:
-        return {}
+        return _User()
     uid, gid = int(os.environ["SUDO_UID"]), int(os.environ["SUDO_GID"])
     name = os.environ.get("SUDO_USER", "")
-    return {"user": uid, "group": gid, "extra_groups": os.getgrouplist(name, gid) if name else []}
+    return _User(uid, gid, os.getgrouplist(name, gid) if name else [])
 
 
 def _environment(user: Optional[int]) -> Dict[str, str]:
@@ -80,7 +88,7 @@ class Workload(threading.Thread):
         super().__init__(name=f"workload {argv[0]}", daemon=True)
         self._argv, self._unfed, self._cwd = argv, memoryview(stdin), cwd
         self._user = _ordinary_user()
-        self._env = {**_environment(self._user.get("user")), **env}
+        self._env = {**_environment(self._user.user), **env}
         self._spawned = threading.Event()
         self._error: Optional[OSError] = None
         self._process: "Optional[subprocess.Popen[bytes]]" = None
@@ -123,7 +131,9 @@ class Workload(threading.Thread):
                 env=self._env,
                 start_new_session=True,
                 preexec_fn=_die_with_agent,
-                **self._user,
+                user=self._user.user,
+                group=self._user.group,
+                extra_groups=self._user.extra_groups,
             )
             _let_go_before_agent(self._process.pid)
         except (OSError, ValueError, subprocess.SubprocessError) as error:
@@ -182,7 +192,7 @@ class Workload(threading.Thread):
 
     # Each of these attends to one file, and tells whether it has to be attended to again.
 
-    def _note_end(self, _: Any) -> bool:
+    def _note_end(self, _: object) -> bool:
         assert self._process is not None
         self._process.wait()
         for name, pipe in self._open_pipes():  # all of its own, however late we are
@@ -208,11 +218,11 @@ class Workload(threading.Thread):
         self._truncated |= len(data) > room
         return len(data)
 
-    def result(self) -> Tuple[Dict[str, Any], bytes]:
+    def result(self) -> Tuple[messages.Ended, bytes]:
         """What is known of the end, and stdout followed by stderr."""
         assert self._process is not None
         stdout, stderr = bytes(self._output["stdout"]), bytes(self._output["stderr"])
-        told = {
+        told: messages.Ended = {
             "pid": self._process.pid,
             "returncode": self._process.returncode,
             "stdout_bytes": len(stdout),
@@ -251,7 +261,7 @@ class Workloads:
         self._all[pid] = workload
         return pid
 
-    def wait(self, pid: int, then: Callable[[Dict[str, Any], bytes], None]) -> None:
+    def wait(self, pid: int, then: Callable[[messages.Ended, bytes], None]) -> None:
         """Call ``then`` with the result once the command has ended."""
         workload = self._get(pid)
 

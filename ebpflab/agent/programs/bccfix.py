@@ -1,13 +1,11 @@
 """What is wrong in BCC and can be put right from here. Import before using BCC."""
 
-from typing import Any
-
 import bcc
 
 _attach_uprobe = bcc.lib.bpf_attach_uprobe
 
 
-def _attach_with_semaphore(*arguments: Any) -> int:
+def _attach_with_semaphore(*arguments: object) -> int:
     """BCC's Python leaves out the seventh argument of this C function, a semaphore's place.
 
     The function then takes what lies on the stack for it: 6, in practice, so that the kernel

@@ -2,7 +2,18 @@
 
 import os
 from contextlib import contextmanager
-from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
+from typing import (
+    Any,
+    Callable,
+    Dict,
+    Iterator,
+    List,
+    NamedTuple,
+    Optional,
+    Sequence,
+    Tuple,
+    TypeVar,
+)
 
 import bcc
 
@@ -15,6 +26,8 @@ from ebpflab.agent.programs import (
 )
 from ebpflab.agent.programs.instrument import Instrumented
 from ebpflab.agent.programs.precompiled import WARNINGS
+
+_T = TypeVar("_T")
 
 # A call to a function that does not exist is only a warning in C, and an obscure error later.
 _CFLAGS = [
@@ -41,7 +54,7 @@ class _Compiled(bcc.BPF):  # type: ignore[misc]  # bcc has no types
         pass
 
 
-def bcc_call(function: Callable[[], Any]) -> Tuple[Any, Optional[str], str]:
+def bcc_call(function: Callable[[], _T]) -> Tuple[Optional[_T], Optional[str], str]:
     """Call into BCC: its result, its complaint, and what was printed meanwhile."""
     with printed:
         mark = printed.mark()

@@ -10,7 +10,7 @@ import os
 import re
 import time
 from functools import partial
-from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Tuple, cast
+from typing import Callable, Dict, Iterator, List, Optional, Sequence, Tuple, cast
 
 import bcc
 
@@ -212,7 +212,7 @@ class Program:
         return self._attach(asked, attach, explain)
 
     def _attach(
-        self, asked: Asked, attach: Callable[[], Any], explain: Callable[[str, str], Fault]
+        self, asked: Asked, attach: Callable[[], None], explain: Callable[[str, str], Fault]
     ) -> Attachment:
         """Attach, and keep what came of it; or leave nothing behind, and explain."""
         _, complaint, log = bcc_call(attach)

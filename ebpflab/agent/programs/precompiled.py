@@ -28,7 +28,7 @@ import sys
 import tempfile
 import threading
 from contextlib import contextmanager
-from typing import Any, Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 FOLDER = "/var/cache/ebpflab/precompiled"
 # What the agent's own flags say that clang wants to be told when a file is made, too.
@@ -299,7 +299,7 @@ def _read_flags(printed: str, own: str) -> Tuple[str, List[str]]:
     return where.group(1), flags
 
 
-def _digest(value: Any) -> str:
+def _digest(value: object) -> str:
     return hashlib.sha256(json.dumps(value).encode()).hexdigest()[:24]
 
 

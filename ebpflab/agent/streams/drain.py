@@ -26,10 +26,13 @@ import struct
 import threading
 import time
 from array import array
+from concurrent.futures import Future
 from functools import partial
-from typing import Any, Callable, Dict, List, Sequence
+from typing import Any, Callable, Dict, List, Sequence, TypeVar
 
 from ebpflab.protocol.framing import BUSY, CHUNK_BYTES, DISCARD, Buffer, stride
+
+_T = TypeVar("_T")
 
 PAGE = mmap.PAGESIZE
 _HEADER = struct.Struct("<II")
@@ -295,22 +298,19 @@ class Drain(threading.Thread):
         self._epoll = select.epoll()
         self._epoll.register(self._wake_reader, select.EPOLLIN)
 
-    def call(self, function: Callable[[], Any]) -> Any:
+    def call(self, function: Callable[[], _T]) -> _T:
         """Run ``function`` in the drain thread between two sweeps; return what it returns."""
-        done: "queue.SimpleQueue[Any]" = queue.SimpleQueue()
+        done: "Future[_T]" = Future()
 
         def work() -> None:
             try:
-                done.put((function(), None))
+                done.set_result(function())
             except Exception as error:
-                done.put((None, error))
+                done.set_exception(error)
 
         self._calls.put(work)
         os.write(self._wake_writer, b"!")
-        result, error = done.get()
-        if error is not None:
-            raise error
-        return result
+        return done.result()
 
     def add(self, stream: Stream) -> None:
         def register() -> None:

@@ -8,7 +8,7 @@ is loaded, and whoever holds it meanwhile is named.
 import errno
 import os
 from pathlib import Path
-from typing import Any, Optional, Set
+from typing import Iterator, Optional, Set
 
 from ebpflab.agent.faults import Fault
 from ebpflab.agent.kernel import names
@@ -23,7 +23,7 @@ def prints(source: str) -> bool:
 class Messages:
     """One stream of lines for all programs that print; ``stream`` is its number."""
 
-    def __init__(self, drain: Drain, idents: Any) -> None:
+    def __init__(self, drain: Drain, idents: Iterator[int]) -> None:
         self._drain, self._idents = drain, idents
         self._lines: Optional[LinesStream] = None
         self._programs: Set[int] = set()
