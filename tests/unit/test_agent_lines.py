@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ebpflab.agent.streams import drain
+from ebpflab.agent.streams import drain, trace_pipe
 
 LINES = b"".join(b"%d\n" % number for number in range(500_009))  # 3.4 MB
 
@@ -21,7 +21,7 @@ class Sent:
 
 
 def test_one_look_at_lines_that_never_end_does_end() -> None:
-    lines, sent = drain.LinesStream(1, "/dev/zero"), Sent()
+    lines, sent = trace_pipe.LinesStream(1, "/dev/zero"), Sent()
     lines.drain(sent)
     assert len(sent.data) == lines.size_bytes
     assert lines.crowded and lines.behind(lines.mark())
@@ -30,7 +30,7 @@ def test_one_look_at_lines_that_never_end_does_end() -> None:
 
 def test_what_is_there_at_a_sync_is_sent_however_many_looks_it_takes(tmp_path: Path) -> None:
     (tmp_path / "trace_pipe").write_bytes(LINES)
-    lines, sent = drain.LinesStream(1, str(tmp_path / "trace_pipe")), Sent()
+    lines, sent = trace_pipe.LinesStream(1, str(tmp_path / "trace_pipe")), Sent()
     drainer = drain.Drain(sent, lambda error: None)
     drainer._streams[1] = lines  # not by add(): a file of the disk cannot be waited for
     drainer.call = lambda function: function()
@@ -42,7 +42,7 @@ def test_what_is_there_at_a_sync_is_sent_however_many_looks_it_takes(tmp_path: P
 
 def test_what_is_older_than_a_program_is_left_out(tmp_path: Path) -> None:
     (tmp_path / "trace_pipe").write_bytes(LINES)
-    lines, sent = drain.LinesStream(1, str(tmp_path / "trace_pipe")), Sent()
+    lines, sent = trace_pipe.LinesStream(1, str(tmp_path / "trace_pipe")), Sent()
     lines.reset()
     with (tmp_path / "trace_pipe").open("ab") as file:
         file.write(b"new\n")

@@ -30,7 +30,10 @@ from ebpflab.agent.programs.instrument import (
     instrument,
 )
 from ebpflab.agent.streams import rings
-from ebpflab.agent.streams.drain import Drain, PerfStream, Ring, RingStream, Stream
+from ebpflab.agent.streams.drain import Drain
+from ebpflab.agent.streams.perf_buffer import PerfStream
+from ebpflab.agent.streams.ring_buffer import Ring, RingStream
+from ebpflab.agent.streams.stream import Stream
 from ebpflab.protocol import messages
 from ebpflab.protocol.messages import Where
 

@@ -7,12 +7,45 @@ is loaded, and whoever holds it meanwhile is named.
 
 import errno
 import os
+import time
 from pathlib import Path
-from typing import Iterator, Optional, Set
+from typing import Iterator, List, Optional, Set
 
 from ebpflab.agent.faults import Fault
 from ebpflab.agent.kernel import names
-from ebpflab.agent.streams.drain import Drain, LinesStream
+from ebpflab.agent.streams.drain import Drain
+from ebpflab.agent.streams.stream import CATCH_UP_SECONDS, Send, Stream
+
+
+class LinesStream(Stream):
+    """Lines of a file that never ends: tracefs ``trace_pipe``."""
+
+    def __init__(self, ident: int, path: str) -> None:
+        super().__init__(ident, lost=lambda: 0)
+        self.fds = [os.open(path, os.O_RDONLY | os.O_NONBLOCK)]
+
+    def drain(self, send: Send) -> None:
+        left = self.size_bytes  # others may print as fast as we read: they must not keep us here
+        try:
+            while left > 0 and (data := os.read(self.fds[0], min(64 << 10, left))):
+                send(self.ident, 0, data)
+                left -= len(data)
+        except BlockingIOError:
+            pass  # that was all
+        self.crowded = left <= 0
+
+    def behind(self, mark: List[int]) -> bool:
+        """Whether more may be there. Nothing tells how much trace_pipe holds."""
+        return self.crowded
+
+    def reset(self) -> None:
+        deadline = time.monotonic() + CATCH_UP_SECONDS
+        super().reset()
+        while self.crowded and time.monotonic() < deadline:
+            super().reset()
+
+    def close(self) -> None:
+        os.close(self.fds[0])
 
 
 def prints(source: str) -> bool:
