@@ -29,10 +29,9 @@ A fault crosses the wire as ``{"type": <class name>, "message": ..., "detail": {
 
 from __future__ import annotations
 
-import difflib
 import linecache
 import traceback
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 
 class EbpflabError(Exception):
@@ -145,21 +144,6 @@ class WorkloadError(EbpflabError):
 
 class AgentFault(EbpflabError):
     """The agent failed in a way it has no name for; ``detail["traceback"]`` tells where."""
-
-
-def closest(name: str, names: Iterable[str], limit: int = 3) -> tuple[str, ...]:
-    """The ``names`` most like ``name``, best first.
-
-    >>> closest("do_sys_opennat2", ["do_sys_openat2", "vfs_read"])
-    ('do_sys_openat2',)
-    """
-    return tuple(difflib.get_close_matches(name, list(names), n=limit, cutoff=0.6))
-
-
-def suggest(name: str, names: Iterable[str]) -> str:
-    """A sentence that offers the closest of ``names``, or the empty string."""
-    found = closest(name, names)
-    return f" Closest matches: {', '.join(found)}." if found else ""
 
 
 def from_fault(fault: Mapping[str, object], source: str = "") -> EbpflabError:

@@ -19,15 +19,9 @@ from ebpflab.binaries import golang, places
 from ebpflab.decode import btf, frames
 from ebpflab.display import rich
 from ebpflab.display.progress import notice
-from ebpflab.errors import (
-    ProgramError,
-    TargetError,
-    UnknownEvent,
-    UnknownName,
-    WireError,
-    suggest,
-)
-from ebpflab.protocol import messages
+from ebpflab.errors import ProgramError, TargetError, UnknownEvent, UnknownName, WireError
+from ebpflab.protocol import map_types, messages
+from ebpflab.protocol.closest import suggest
 from ebpflab.protocol.messages import Where
 from ebpflab.stacks import StackTable, named_stacks
 from ebpflab.streams import Messages, Stream
@@ -37,8 +31,6 @@ from ebpflab.transport.connection import Answer, Connection
 
 if TYPE_CHECKING:
     from ebpflab.lab import Lab
-
-_PERF_EVENT_ARRAY, _STACK_TRACE = 4, 7  # enum bpf_map_type
 
 
 class Program(Closing):
@@ -95,7 +87,7 @@ class Program(Closing):
         self, described: messages.MapDescription, types: btf.Types | None, attrs: dict[str, object]
     ) -> Stream | Table:
         if described["stream"] is None:
-            kind = StackTable if described["type"] == _STACK_TRACE else Table
+            kind = StackTable if described["type"] == map_types.STACK_TRACE else Table
             return kind(self._ident, described, types, self._connection, attrs, weakref.ref(self))
         size_bytes = described["value_size"]
         layout = frames.record_layout(types, described["typed_as"], size_bytes)
@@ -110,7 +102,7 @@ class Program(Closing):
                     " Does it use float or double?"
                 )
             )
-        per_cpu = described["type"] == _PERF_EVENT_ARRAY
+        per_cpu = described["type"] == map_types.PERF_EVENT_ARRAY
         return Stream(
             described["name"],
             self._connection,

@@ -12,7 +12,8 @@ import pandas as pd
 
 from ebpflab.arrivals import EventSource
 from ebpflab.decode import frames
-from ebpflab.errors import ProgramError, UnknownName, suggest
+from ebpflab.errors import ProgramError, UnknownName
+from ebpflab.protocol.closest import suggest
 from ebpflab.transport.connection import Connection
 
 if TYPE_CHECKING:

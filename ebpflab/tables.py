@@ -12,17 +12,14 @@ import pandas as pd
 
 from ebpflab.decode import btf, entries, frames, histograms
 from ebpflab.errors import TableError
-from ebpflab.protocol import messages
+from ebpflab.protocol import map_types, messages
 from ebpflab.transport.connection import Connection
 
 if TYPE_CHECKING:
     from ebpflab.live import Live
     from ebpflab.live.widget import Traced
 
-_ARRAY = 2  # in enum bpf_map_type
 _HISTOGRAM_SLOTS = 64  # of BPF_HISTOGRAM(name)
-_PER_CPU = (5, 6, 10)  # PERCPU_HASH, PERCPU_ARRAY, LRU_PERCPU_HASH in enum bpf_map_type
-_PROG_ARRAY, _LPM_TRIE = 3, 11
 _ADDRESS_BYTES = (4, 16)
 
 
@@ -52,7 +49,7 @@ class Table:
         self._type: int = described["type"]
         self._key = frames.layout_in(types, self.name, "key", described["key_size"])
         self._value = frames.layout_in(types, self.name, "value", described["value_size"])
-        self._cpus = described["cpus"] if self._type in _PER_CPU else 0
+        self._cpus = described["cpus"] if self._type in map_types.PER_CPU else 0
         self._room: int = described["max_entries"]
         self._owner = owner
 
@@ -114,7 +111,7 @@ class Table:
 
     def __setitem__(self, key: object, value: object) -> None:
         entry = messages.OfEntry(**self._asked, key=self._encoded_key(key).hex())
-        if self._type == _PROG_ARRAY and isinstance(value, str):
+        if self._type == map_types.PROG_ARRAY and isinstance(value, str):
             self._connection.request(
                 messages.PUT_PROGRAM, messages.PutProgram(**entry, fn_name=value)
             )
@@ -157,7 +154,7 @@ class Table:
         whole = [len(each.columns) == 1 and each.dtype[0].kind in "iu" for each in self._layouts]
         if scale is not None and not all(whole):
             raise self._no_histogram()
-        is_histogram = (self._type, self._room) == (_ARRAY, _HISTOGRAM_SLOTS)
+        is_histogram = (self._type, self._room) == (map_types.ARRAY, _HISTOGRAM_SLOTS)
         if scale is None and is_histogram and all(whole):
             scale = "log2"
         return Live(TableSource(self, scale, unit), program)
@@ -191,7 +188,7 @@ class Table:
 
     def _is_networks(self) -> bool:
         """Whether the keys are IP networks: a length of the prefix, then as much as an address."""
-        return self._type == _LPM_TRIE and self._key.dtype.itemsize - 4 in _ADDRESS_BYTES
+        return self._type == map_types.LPM_TRIE and self._key.dtype.itemsize - 4 in _ADDRESS_BYTES
 
     def _key_columns(self, keys: frames.Records) -> dict[str, Any]:
         if not self._is_networks():

@@ -19,7 +19,7 @@ from ebpflab.agent.processes.workloads import Workloads
 from ebpflab.agent.programs.cache import Programs
 from ebpflab.agent.streams.drain import Drain
 from ebpflab.agent.streams.trace_pipe import Messages, prints
-from ebpflab.protocol import framing, messages
+from ebpflab.protocol import framing, map_types, messages
 from ebpflab.protocol.messages import Operation, Request, Response
 
 Then = Callable[[Mapping[str, object], bytes], None]
@@ -146,7 +146,7 @@ class Operations:
             raise
         program = self._programs[ident]
         described = program.describe()
-        if any(table["type"] == maps.STACK_TRACE for table in described["maps"]):
+        if any(table["type"] == map_types.STACK_TRACE for table in described["maps"]):
             self._mappings.watch()
             for pid in self._workloads.pids:
                 self._mappings.remember(pid)

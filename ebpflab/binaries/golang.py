@@ -22,7 +22,8 @@ import pandas as pd
 
 from ebpflab.binaries.elf import Binary, TracedFile, text_of
 from ebpflab.binaries.returns import return_offsets
-from ebpflab.errors import AttachError, UnknownEvent, closest
+from ebpflab.errors import AttachError, UnknownEvent
+from ebpflab.protocol.closest import closest
 from ebpflab.transport.connection import Connection
 
 _BUILD_INFO = b"\xff Go buildinf:"
@@ -207,7 +208,7 @@ class GoBinary:
             return tuple(own[:_MOST_SUGGESTED])
         # What the reader wrote is a small part of the program, and what the reader means.
         here = [name for name in self.functions if name.startswith("main.")]
-        return closest(sym, here) or closest(sym, self.functions)
+        return tuple(closest(sym, here) or closest(sym, self.functions))
 
     # -- what Go has written into the program -----------------------------------------------
 

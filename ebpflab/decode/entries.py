@@ -15,7 +15,8 @@ import numpy as np
 
 from ebpflab.decode.btf import Column
 from ebpflab.decode.frames import Layout
-from ebpflab.errors import TableError, suggest
+from ebpflab.errors import TableError
+from ebpflab.protocol.closest import suggest
 
 
 def encode(layout: Layout, value: Any, what: str) -> bytes:

@@ -11,9 +11,10 @@ from typing import Any
 from IPython.core.magic import Magics, cell_magic, magics_class
 from IPython.core.magic_arguments import argument, magic_arguments, parse_argstring
 
-from ebpflab.errors import ProgramError, UnknownName, suggest
+from ebpflab.errors import ProgramError, UnknownName
 from ebpflab.lab import Lab
 from ebpflab.program import Program
+from ebpflab.protocol.closest import suggest
 
 
 @magics_class

@@ -18,8 +18,9 @@ from matplotlib.axes import Axes
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from ebpflab.decode.arrays import Values
-from ebpflab.errors import UnknownName, suggest
+from ebpflab.errors import UnknownName
 from ebpflab.plots.picture import Picture, printable
+from ebpflab.protocol.closest import suggest
 
 PAPER, INK, FAINT = "white", "#202020", "#d8d8d8"
 BLUE, ORANGE = "#0072b2", "#d55e00"

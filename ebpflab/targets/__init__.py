@@ -7,7 +7,8 @@ from collections.abc import Callable
 from typing import cast
 
 from ebpflab.agent.kernel import features as checks
-from ebpflab.errors import TargetError, suggest
+from ebpflab.errors import TargetError
+from ebpflab.protocol.closest import suggest
 from ebpflab.protocol.messages import Feature
 from ebpflab.targets.features import can_trace_kernel
 from ebpflab.targets.local import LocalTarget

@@ -13,8 +13,9 @@ import threading
 from pathlib import Path
 from typing import Any, cast
 
-from ebpflab.errors import RecordingError, suggest
+from ebpflab.errors import RecordingError
 from ebpflab.protocol import framing
+from ebpflab.protocol.closest import suggest
 from ebpflab.protocol.messages import RecordingFacts
 from ebpflab.replay import tape
 from ebpflab.replay.dice import Dice

@@ -7,15 +7,12 @@ which BCC does not put the table in order.
 """
 
 import ctypes as ct
-import errno
 import os
-import platform
 import struct
 from typing import Iterable
 
-_libc = ct.CDLL(None, use_errno=True)
-_SYSCALL = {"x86_64": 321, "aarch64": 280}  # __NR_bpf
-_OBJ_GET_INFO_BY_FD, _BTF_GET_FD_BY_ID = 15, 19  # enum bpf_cmd, include/uapi/linux/bpf.h
+from ebpflab.agent.kernel.syscalls import BTF_GET_FD_BY_ID, bpf, object_info
+
 _MAP_INFO_BYTES, _BTF_ID_AT = 88, 64  # struct bpf_map_info, and its btf_id
 
 
@@ -23,10 +20,10 @@ def of_maps(fds: Iterable[int]) -> bytes:
     """The table that these maps of one program are described by; nothing where there is none."""
     for fd in fds:
         info = ct.create_string_buffer(_MAP_INFO_BYTES)
-        _info(fd, info)
+        object_info(fd, info)
         number = struct.unpack_from("<I", info, _BTF_ID_AT)[0]
         if number:
-            table = bpf(_BTF_GET_FD_BY_ID, struct.pack("<4I", number, 0, 0, 0))
+            table = bpf(BTF_GET_FD_BY_ID, struct.pack("<4I", number, 0, 0, 0))
             try:
                 return _read(table)
             finally:
@@ -37,7 +34,7 @@ def of_maps(fds: Iterable[int]) -> bytes:
 def program_type(fd: int) -> int:
     """The kind of a loaded program, in numbers of enum bpf_prog_type."""
     info = ct.create_string_buffer(4)  # of struct bpf_prog_info, its first field
-    _info(fd, info)
+    object_info(fd, info)
     return int(struct.unpack("<I", info.raw)[0])
 
 
@@ -49,24 +46,8 @@ def _read(fd: int) -> bytes:
         info = ct.create_string_buffer(
             struct.pack("<QIIQII", ct.addressof(data), len(data), *[0] * 4)
         )
-        _info(fd, info)
+        object_info(fd, info)
         size = struct.unpack_from("<I", info, 8)[0]
         if size <= len(data):
             return data.raw[:size]
         data = ct.create_string_buffer(size)
-
-
-def _info(fd: int, info: "ct.Array[ct.c_char]") -> None:
-    bpf(_OBJ_GET_INFO_BY_FD, struct.pack("<IIQ", fd, ct.sizeof(info), ct.addressof(info)))
-
-
-def bpf(command: int, attributes: bytes) -> int:
-    """The system call bpf(2). Raises OSError."""
-    number = _SYSCALL.get(platform.machine())
-    if number is None:
-        raise OSError(errno.ENOSYS, f"bpf(2) has no number here for {platform.machine()}")
-    buffer = ct.create_string_buffer(attributes, len(attributes))
-    result: int = _libc.syscall(number, command, buffer, len(attributes))
-    if result < 0:
-        raise OSError(ct.get_errno(), os.strerror(ct.get_errno()))
-    return result

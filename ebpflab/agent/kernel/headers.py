@@ -11,7 +11,6 @@ BCC compiles against ``/lib/modules/$(uname -r)/build``. Two things go wrong the
   that include kernel-internal headers are refused unless the caller names a tree.
 """
 
-import difflib
 import os
 import re
 import shutil
@@ -21,6 +20,7 @@ from typing import List, Optional
 
 from ebpflab.agent.faults import Fault
 from ebpflab.protocol import messages
+from ebpflab.protocol.closest import closest
 
 STABLE = re.compile(r"^(uapi/|asm/ptrace\.h$|linux/(ptrace|types|bpf|version|kconfig)\.h$|bcc/)")
 _INCLUDE = re.compile(r'^[ \t]*#[ \t]*include[ \t]*[<"]([^>"]+)[>"]', re.MULTILINE)
@@ -61,7 +61,7 @@ def similar(name: str) -> List[str]:
         for include in include_folders()
         for path in (include / folder).glob("*.h")
     }
-    return difflib.get_close_matches(name, sorted(known), n=3, cutoff=0.6)
+    return closest(name, sorted(known))
 
 
 def explain_missing(missing: Optional[str], log: str) -> Optional[Fault]:

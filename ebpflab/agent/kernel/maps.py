@@ -16,16 +16,28 @@ from bcc import lib
 
 from ebpflab.agent.faults import Fault
 from ebpflab.agent.kernel.own_maps import HIDDEN
-
-# enum bpf_map_type, include/uapi/linux/bpf.h
-HASH, ARRAY, PROG_ARRAY, PERF_EVENT_ARRAY, PERCPU_HASH, PERCPU_ARRAY, STACK_TRACE = range(1, 8)
-CGROUP_ARRAY, LRU_HASH, LRU_PERCPU_HASH, LPM_TRIE, ARRAY_OF_MAPS, HASH_OF_MAPS = range(8, 14)
-QUEUE, STACK = 22, 23
-RINGBUF = 27
+from ebpflab.protocol.map_types import (
+    ARRAY,
+    ARRAY_OF_MAPS,
+    CGROUP_ARRAY,
+    HASH,
+    HASH_OF_MAPS,
+    LPM_TRIE,
+    LRU_HASH,
+    LRU_PERCPU_HASH,
+    PER_CPU,
+    PERCPU_ARRAY,
+    PERCPU_HASH,
+    PERF_EVENT_ARRAY,
+    PROG_ARRAY,
+    QUEUE,
+    RINGBUF,
+    STACK,
+    STACK_TRACE,
+)
 
 HASHES = (HASH, PERCPU_HASH, LRU_HASH, LRU_PERCPU_HASH)
 ARRAYS = (ARRAY, PERCPU_ARRAY)
-PER_CPU = (PERCPU_HASH, PERCPU_ARRAY, LRU_PERCPU_HASH)
 QUEUES = (QUEUE, STACK)
 REFERENCES = (PROG_ARRAY, ARRAY_OF_MAPS, HASH_OF_MAPS)  # their values are numbers of programs, maps
 READABLE = (*HASHES, *ARRAYS, STACK_TRACE, LPM_TRIE, *REFERENCES)

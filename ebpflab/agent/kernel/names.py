@@ -4,7 +4,6 @@ Names come from tracefs' ``available_filter_functions`` and ``events/``, and fro
 ``/proc/kallsyms`` (Documentation/trace/ftrace.rst).
 """
 
-import difflib
 import fnmatch
 import os
 import re
@@ -13,10 +12,10 @@ from pathlib import Path
 from typing import Dict, Iterable, List, Sequence
 
 from ebpflab.agent.faults import Fault
+from ebpflab.protocol.closest import closest
 
 _TRACEFS = ("/sys/kernel/tracing", "/sys/kernel/debug/tracing")
 _SYSCALL_PREFIXES = ("__x64_sys_", "__arm64_sys_", "__s390x_sys_", "sys_")
-_MANY = 5000
 
 
 def tracefs() -> Path:
@@ -125,24 +124,16 @@ def tracepoint_format(tp: str) -> str:
     raise unknown("tracepoint", tp, tracepoints("*"))
 
 
-def closest(name: str, names: Iterable[str]) -> List[str]:
-    """The three ``names`` most like ``name``, best first; those of padding are left out.
-
-    Of a kernel's 200,000 functions, difflib is shown those that share a third of the pairs of
-    letters: it takes many seconds for all of them.
-    """
-    known = [other for other in names if not other.startswith(("__pfx_", "__cfi_"))]
-    if len(known) > _MANY:
-        pairs = {name[at : at + 2] for at in range(len(name) - 1)}
-        known = [other for other in known if 3 * sum(p in other for p in pairs) >= len(pairs)]
-    return difflib.get_close_matches(name, known, n=3, cutoff=0.6)
+def _of_readers(functions: Iterable[str]) -> Iterable[str]:
+    """Without what the compiler puts in front of functions as padding."""
+    return (name for name in functions if not name.startswith(("__pfx_", "__cfi_")))
 
 
 def unknown(
     what: str, name: str, names: Iterable[str], meant: Sequence[str] = (), hint: str = ""
 ) -> Fault:
     """The fault for a name that does not exist, with its closest matches, ``meant`` before all."""
-    found = list(meant) or closest(name, names)
+    found = list(meant) or closest(name, _of_readers(names))
     matches = f" Closest matches: {', '.join(found)}." if found else ""
     return Fault(
         "UnknownEvent",

@@ -9,10 +9,10 @@ from typing import Sequence, Tuple
 import bcc
 
 from ebpflab.agent.faults import Fault
-from ebpflab.agent.kernel import names
 from ebpflab.agent.probes.kind import Bpf, Kind, by_bcc
 from ebpflab.agent.processes import elf, notes
 from ebpflab.agent.processes.symbols import of_file
+from ebpflab.protocol.closest import closest
 from ebpflab.protocol.messages import Where
 
 _numbers = itertools.count(1)
@@ -67,7 +67,7 @@ def _explain_symbol(path: str, sym: str, pid: int) -> Fault:
             f"{path!r} has no symbol table: it was stripped (strip, or a build with -s). Rebuild"
             " without stripping, or attach to an address with addr=.",
         )
-    found = names.closest(sym, symbols)
+    found = closest(sym, symbols)
     hint = f" Closest matches: {', '.join(found)}." if found else ""
     return Fault(
         "UnknownEvent",

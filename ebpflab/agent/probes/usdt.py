@@ -13,7 +13,6 @@ numbers of every error. Ours converts, and is an included file, in memory.
 """
 
 import ctypes as ct
-import difflib
 import os
 import re
 import time
@@ -24,7 +23,9 @@ from bcc.libbcc import bcc_usdt_argument, bcc_usdt_location, lib
 
 from ebpflab.agent.faults import Fault
 from ebpflab.agent.processes import notes
+from ebpflab.agent.processes.mappings import living
 from ebpflab.protocol import messages
+from ebpflab.protocol.closest import closest
 
 _MAPPED_SECONDS = 0.5
 # Linux 4.20, commit a6ca88b241d5.
@@ -254,8 +255,8 @@ def _unknown(path: str, probe: str, all_notes: List[notes.Note]) -> Fault:
         if note.probe not in known:
             known.append(note.probe)
     names = [n for note in all_notes for n in ((note.name,) if ":" in probe else (note.probe,))]
-    closest = difflib.get_close_matches(probe, list(dict.fromkeys(names)), n=3, cutoff=0.6)
-    hint = f" Closest matches: {', '.join(closest)}." if closest else ""
+    found = closest(probe, names)
+    hint = f" Closest matches: {', '.join(found)}." if found else ""
     has = "; ".join(
         f"{provider} ({', '.join(known[:8])}{', ...' if len(known) > 8 else ''})"
         for provider, known in list(providers.items())[:8]
@@ -271,7 +272,7 @@ def _unknown(path: str, probe: str, all_notes: List[notes.Note]) -> Fault:
         "UnknownEvent",
         f"{path!r} has no USDT probe {probe!r}.{hint} Its providers and probes: {has}.{why}",
         name=probe,
-        closest=closest,
+        closest=found,
     )
 
 
@@ -279,8 +280,8 @@ def _check_mapped(path: str, pid: int) -> None:
     """Refuse a process that does not run the file: its probes would never be hit."""
     deadline = time.monotonic() + _MAPPED_SECONDS  # the loader may still be at work
     while True:
-        mapped = _mapped_files(pid)
-        if any(_same_file(path, f"/proc/{pid}/root{name}") for name in mapped):
+        mapped = {mapping.path for mapping in living(pid, errors="surrogateescape")}
+        if any(_same_file(path, f"/proc/{pid}/root{name}") for name in mapped if name):
             return
         if time.monotonic() > deadline:
             break
@@ -291,15 +292,6 @@ def _check_mapped(path: str, pid: int) -> None:
         f"Process {pid} does not use {path!r}; it runs {runs!r}. If the file was rebuilt, start"
         " the process again.",
     )
-
-
-def _mapped_files(pid: int) -> List[str]:
-    try:
-        with open(f"/proc/{pid}/maps", errors="surrogateescape") as maps:
-            lines = [line.split(None, 5) for line in maps]
-    except OSError:
-        return []
-    return list(dict.fromkeys(line[5].rstrip("\n") for line in lines if len(line) == 6))
 
 
 def _same_file(one: str, other: str) -> bool:

@@ -18,10 +18,10 @@ import struct
 from typing import Dict, List, NamedTuple, Tuple
 
 from ebpflab.agent.kernel.cpus import online_cpus
+from ebpflab.agent.kernel.syscalls import syscall
 
 _RING_PAGES = 64  # of data; a power of two. About 2,000 records
 _RECORDED_PROCESSES = 4096
-_SYSCALL = {"x86_64": 298, "aarch64": 241}  # perf_event_open
 _SOFTWARE, _DUMMY, _SAMPLE_TIME = 1, 9, 4
 _FLAGS = 1 << 1 | 1 << 8 | 1 << 9 | 1 << 13 | 1 << 18 | 1 << 24
 """inherit, mmap, comm, task, sample_id_all (the time at the end of each record), comm_exec."""
@@ -29,6 +29,8 @@ _MMAP, _COMM, _FORK, _COMM_EXEC = 1, 3, 7, 1 << 13
 _HEAD, _TAIL = 1024, 1032  # data_head and data_tail in struct perf_event_mmap_page
 
 _LINE = re.compile(r"^([0-9a-f]+)-([0-9a-f]+) ..x. ([0-9a-f]+) \S+ \d+ *(.*)$", re.MULTILINE)
+
+_CLOEXEC = 8  # PERF_FLAG_FD_CLOEXEC
 
 
 class Mapping(NamedTuple):
@@ -42,10 +44,13 @@ class Mapping(NamedTuple):
     """The file; ``[vdso]``; empty for code that was made while the program ran."""
 
 
-def living(pid: int) -> List[Mapping]:
-    """What a process has mapped now. Nothing when it has ended."""
+def living(pid: int, errors: str = "replace") -> List[Mapping]:
+    """What a process has mapped now. Nothing when it has ended.
+
+    ``errors`` is what becomes of a path that is no text, as for `open`.
+    """
     try:
-        with open(f"/proc/{pid}/maps", errors="replace") as file:
+        with open(f"/proc/{pid}/maps", errors=errors) as file:
             lines = _LINE.findall(file.read())
     except OSError:
         return []
@@ -64,14 +69,14 @@ class Mappings:
 
         Where that is forbidden, nothing is kept.
         """
-        if self._rings or os.uname().machine not in _SYSCALL:
+        if self._rings:
             return
-        libc = ct.CDLL(None, use_errno=True)
         attr = struct.pack("<IIQQQQQ", _SOFTWARE, 64, _DUMMY, 0, _SAMPLE_TIME, 0, _FLAGS)
         for cpu in online_cpus():
             buffer = ct.create_string_buffer(attr, 64)
-            fd = libc.syscall(_SYSCALL[os.uname().machine], buffer, 0, cpu, -1, 8)  # 8: CLOEXEC
-            if fd < 0:
+            try:
+                fd = syscall("perf", buffer, 0, cpu, -1, _CLOEXEC)
+            except OSError:
                 continue
             try:
                 self._rings.append(mmap.mmap(fd, (1 + _RING_PAGES) * mmap.PAGESIZE))

@@ -21,7 +21,7 @@ from bcc import BPF, lib
 from ebpflab.agent.faults import Fault
 from ebpflab.agent.kernel import maps
 from ebpflab.agent.processes import elf
-from ebpflab.agent.processes.mappings import Mapping, Mappings
+from ebpflab.agent.processes.mappings import Mapping, Mappings, living
 from ebpflab.protocol import messages
 
 _FUNCTIONS = 1 << 2 | 1 << 10  # STT_FUNC, STT_GNU_IFUNC
@@ -117,14 +117,12 @@ def _segments(path: str) -> List[Tuple[int, int, int]]:
 
 def _vdso() -> Optional[str]:
     """A file with this process's vdso, which is every process's."""
-    with open("/proc/self/maps") as file:
-        line = next((line for line in file if line.rstrip().endswith("[vdso]")), None)
-    if line is None:
+    vdso = next((each for each in living(os.getpid()) if each.path == "[vdso]"), None)
+    if vdso is None:
         return None
-    start, end = (int(part, 16) for part in line.split()[0].split("-"))
     with open("/proc/self/mem", "rb") as memory:
-        memory.seek(start)
-        image = memory.read(end - start)
+        memory.seek(vdso.start)
+        image = memory.read(vdso.end - vdso.start)
     fd = os.memfd_create("vdso")
     os.write(fd, image)
     return f"/proc/self/fd/{fd}"

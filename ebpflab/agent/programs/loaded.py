@@ -34,7 +34,7 @@ from ebpflab.agent.streams.drain import Drain
 from ebpflab.agent.streams.perf_buffer import PerfStream
 from ebpflab.agent.streams.ring_buffer import Ring, RingStream
 from ebpflab.agent.streams.stream import Stream
-from ebpflab.protocol import messages
+from ebpflab.protocol import map_types, messages
 from ebpflab.protocol.messages import Where
 
 # Source, clang's flags, what reads USDT arguments, headers that were named: what makes a program.
@@ -129,7 +129,7 @@ class Program:
             counter = self.maps.get(name + LOST_SUFFIX)
             lost = partial(maps.total, counter) if counter else _nothing_counted
             ident = next(self._idents)
-            if table.type == maps.RINGBUF:
+            if table.type == map_types.RINGBUF:
                 fds = [table.fd]
                 if name in code.rings:
                     made = rings.make(table, self.maps[name + RINGS_SUFFIX])

@@ -12,15 +12,13 @@ import os
 import struct
 from typing import Dict, NamedTuple, Optional
 
-from ebpflab.agent.kernel.features import SYSCALLS
+from ebpflab.agent.kernel.syscalls import ENABLE_STATS, bpf, object_info
 from ebpflab.protocol import messages
 
-_OBJ_GET_INFO_BY_FD, _ENABLE_STATS = 15, 32  # enum bpf_cmd
 _RUN_TIME = 0  # enum bpf_stats_type
 _INFO_BYTES = 256  # more than any kernel fills; what one does not know stays zero
 _COUNTS = struct.Struct("=QQQ")  # run_time_ns, run_cnt, recursion_misses
 _COUNTS_AT = 192
-_libc = ctypes.CDLL(None, use_errno=True)
 
 
 class Run(NamedTuple):
@@ -34,25 +32,10 @@ class Run(NamedTuple):
         return {"hits": self.hits, "total_ns": self.total_ns, "misses": self.misses}
 
 
-def _bpf(command: int, attr: ctypes.Array[ctypes.c_char]) -> int:
-    number = SYSCALLS.get(os.uname().machine, {}).get("bpf")
-    if number is None:
-        raise OSError(0, f"the number of bpf(2) on {os.uname().machine} is not known here")
-    result: int = _libc.syscall(number, command, attr, len(attr))
-    if result < 0:
-        code = ctypes.get_errno()
-        raise OSError(code, os.strerror(code))
-    return result
-
-
 def _read(fd: int) -> Run:
     """All that was counted for a loaded function."""
     info = ctypes.create_string_buffer(_INFO_BYTES)
-    attr = ctypes.create_string_buffer(
-        struct.pack("=IIQ", fd, _INFO_BYTES, ctypes.addressof(info)), 16
-    )
-    _bpf(_OBJ_GET_INFO_BY_FD, attr)
-    (known_bytes,) = struct.unpack_from("=I", attr, 4)
+    known_bytes = object_info(fd, info)
     total_ns, hits, misses = _COUNTS.unpack_from(info, _COUNTS_AT)
     return Run(hits, total_ns, misses if known_bytes >= _COUNTS_AT + _COUNTS.size else None)
 
@@ -70,8 +53,7 @@ class RunStats:
         """Count the runs of ``function`` from now on. Before it is attached: the first is a run."""
         try:
             if self._enabled is None:
-                attr = ctypes.create_string_buffer(struct.pack("=I", _RUN_TIME), 4)
-                self._enabled = _bpf(_ENABLE_STATS, attr)
+                self._enabled = bpf(ENABLE_STATS, struct.pack("=I", _RUN_TIME))
             self._base[function] = _read(fd)
         except OSError as error:
             self.problem = (

@@ -14,9 +14,8 @@ from typing import List
 from bcc import lib
 
 from ebpflab.agent.faults import Fault
-from ebpflab.agent.kernel import btf, maps
-
-_MAP_CREATE = 0  # enum bpf_cmd
+from ebpflab.agent.kernel import maps, syscalls
+from ebpflab.protocol.map_types import RINGBUF
 
 
 def make(first: maps.Map, array: maps.Map) -> List[int]:
@@ -44,4 +43,4 @@ def make(first: maps.Map, array: maps.Map) -> List[int]:
 
 def _create(size_bytes: int) -> int:
     # union bpf_attr: map_type, key_size, value_size, max_entries, map_flags
-    return btf.bpf(_MAP_CREATE, struct.pack("<5I", maps.RINGBUF, 0, 0, size_bytes, 0))
+    return syscalls.bpf(syscalls.MAP_CREATE, struct.pack("<5I", RINGBUF, 0, 0, size_bytes, 0))
