@@ -22,9 +22,9 @@ author = "the ebpflab authors"
 copyright = "the ebpflab authors, Apache-2.0"
 language = "en"
 
-extensions = ["myst_nb", "diagrams"]
+extensions = ["myst_nb", "diagrams", "sphinx.ext.autodoc"]
 root_doc = "book/index"
-include_patterns = ["book/index.md", "notebooks/*.ipynb", "docs/*.md", "docs/images/*"]
+include_patterns = ["book/index.md", "book/api.md", "CHANGELOG.md", "notebooks/*.ipynb", "docs/*.md", "docs/images/*"]
 
 # Chapters run one after the other, against the target that Lab() finds: two guests at once would
 # disturb each other's timings on a small machine.
@@ -40,6 +40,11 @@ nb_mime_priority_overrides = [
 ]
 myst_fence_as_directive = ["mermaid"]
 myst_heading_anchors = 3
+# Docstrings put `one` backtick around a name of ours, and ``two`` around everything else.
+default_role = "code"
+autodoc_typehints = "none"  # the signatures have them
+autodoc_member_order = "bysource"
+autodoc_mock_imports = ["bcc"]  # the system's own Python has it
 
 # Where the set-up could build no guest, Lab() would try again in each chapter.
 try:
