@@ -24,7 +24,14 @@ language = "en"
 
 extensions = ["myst_nb", "diagrams", "sphinx.ext.autodoc"]
 root_doc = "book/index"
-include_patterns = ["book/index.md", "book/api.md", "CHANGELOG.md", "notebooks/*.ipynb", "docs/*.md", "docs/images/*"]
+include_patterns = [
+    "book/index.md",
+    "book/api.md",
+    "CHANGELOG.md",
+    "notebooks/*.ipynb",
+    "docs/*.md",
+    "docs/images/*",
+]
 
 # Chapters run one after the other, against the target that Lab() finds: two guests at once would
 # disturb each other's timings on a small machine.

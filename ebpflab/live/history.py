@@ -21,7 +21,7 @@ Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Frame:
+class Window:
     """A window of time: points from the oldest to the newest, buckets from the smallest."""
 
     ends_s: Floats
@@ -67,12 +67,12 @@ class History:
         lasted = self._lasted_s[places].sum()
         return float(self._events[places].sum() / lasted) if lasted else 0.0
 
-    def frame(self, window_s: float) -> Frame:
+    def frame(self, window_s: float) -> Window:
         """The last ``window_s`` seconds."""
         places = self._places(window_s)
         if not len(places):
             nothing = np.zeros(0)
-            return Frame(nothing, nothing, nothing, 0, np.zeros((0, 0), np.int64))
+            return Window(nothing, nothing, nothing, 0, np.zeros((0, 0), np.int64))
         # Groups begin at fixed looks, so that a bar does not change when the window moves on.
         size = -(-len(places) // MOST_POINTS)
         number = np.arange(self._taken - len(places), self._taken) // size
@@ -82,7 +82,7 @@ class History:
         used = np.flatnonzero(counts.any(axis=0))
         first, last = (int(used[0]), int(used[-1])) if len(used) else (0, -1)
         ends = self._ends_s[places][np.append(starts[1:], len(places)) - 1]
-        return Frame(
+        return Window(
             ends - ends[-1],
             np.add.reduceat(self._events[places], starts) / lasted,
             np.add.reduceat(self._lost[places], starts) / lasted,

@@ -20,7 +20,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from ebpflab.live.history import Frame
+from ebpflab.live.history import Window
 from ebpflab.live.sources import Source
 from ebpflab.plots import canvas
 
@@ -37,7 +37,7 @@ body:has(.ebpflab-live[data-key="{key}"]) .ebpflab-picture[data-key="{key}"] {{ 
 </style>"""
 
 
-class Picture:
+class Still:
     """The two outputs of a live view: its view, and its picture."""
 
     def __init__(self, key: str) -> None:
@@ -56,7 +56,7 @@ class Picture:
     def show(
         self,
         source: Source,
-        frame: Frame,
+        frame: Window,
         rows: pd.DataFrame,
         kind: str,
         window_s: int,
@@ -88,7 +88,7 @@ def headline(source: Source) -> str:
     return f"{source.name}: {events:,} events, {losses}"
 
 
-def in_words(source: Source, frame: Frame, window_s: int) -> str:
+def in_words(source: Source, frame: Window, window_s: int) -> str:
     """The picture for who cannot see it: the headline, and where most values are."""
     totals = frame.counts.sum(axis=0)
     if source.column is None or not totals.any():
@@ -103,14 +103,14 @@ def _title(source: Source, window_s: int) -> str:
     return f"{source.subject} in these {window_s} seconds"
 
 
-def draw(source: Source, frame: Frame, kind: str, window_s: int) -> bytes:
+def draw(source: Source, frame: Window, kind: str, window_s: int) -> bytes:
     """Events per second above, buckets below, as PNG on a white sheet."""
     written = io.BytesIO()
     figure_of(source, frame, kind, window_s).savefig(written, format="png")
     return written.getvalue()
 
 
-def figure_of(source: Source, frame: Frame, kind: str, window_s: int) -> Figure:
+def figure_of(source: Source, frame: Window, kind: str, window_s: int) -> Figure:
     """The figure that `draw` writes."""
     buckets = source.column is not None and frame.counts.shape[1] > 0
     height = 4.6 if buckets else 2.4
@@ -127,7 +127,7 @@ def figure_of(source: Source, frame: Frame, kind: str, window_s: int) -> Figure:
     return figure
 
 
-def _rate(ax: Axes, frame: Frame, window_s: int) -> None:
+def _rate(ax: Axes, frame: Window, window_s: int) -> None:
     ax.plot(frame.ends_s, frame.events_per_s, color=canvas.BLUE)
     lost = bool(frame.lost_per_s.any())
     if lost:
@@ -140,7 +140,7 @@ def _rate(ax: Axes, frame: Frame, window_s: int) -> None:
     ax.yaxis.set_major_formatter("{x:,.0f}")
 
 
-def _histogram(ax: Axes, frame: Frame, labels: list[str], _: int) -> None:
+def _histogram(ax: Axes, frame: Window, labels: list[str], _: int) -> None:
     totals = frame.counts.sum(axis=0)
     ax.bar(np.arange(len(totals)) + 0.5, totals, width=0.94, color=canvas.BLUE)
     _edges(ax.set_xticks, labels)
@@ -148,7 +148,7 @@ def _histogram(ax: Axes, frame: Frame, labels: list[str], _: int) -> None:
     ax.yaxis.set_major_formatter("{x:,.0f}")
 
 
-def _heatmap(ax: Axes, frame: Frame, labels: list[str], window_s: int) -> None:
+def _heatmap(ax: Axes, frame: Window, labels: list[str], window_s: int) -> None:
     begins = np.append(2 * frame.ends_s[:1] - frame.ends_s[1:2], frame.ends_s[:-1])
     edges = np.append(begins if len(begins) == len(frame.ends_s) else [-1.0], 0)
     shades = np.log1p(frame.counts.T.astype(float))

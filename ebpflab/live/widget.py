@@ -94,7 +94,7 @@ class Live(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no types
         if self.view.comm is not None:
             self.view.comm.on_close(lambda _: self._leave())
         super().__init__([self._make_controls(), self.view])
-        self._picture: Any = snapshot.Picture(self.view.key) if in_notebook() else None
+        self._picture: Any = snapshot.Still(self.view.key) if in_notebook() else None
         self._listen_to_cells("register")
         self._begin()
         Live._alive.add(self)

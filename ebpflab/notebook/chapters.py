@@ -18,7 +18,7 @@ from typing import Any
 from ebpflab.errors import MissingTool, RecordingError
 from ebpflab.replay import tape
 from ebpflab.replay.tape import CHAPTERS
-from ebpflab.transport.base import Progress
+from ebpflab.transport.base import OnStep
 
 _CELL_SECONDS = 600
 _BEGIN = """from ebpflab.notebook.chapters import begin_recording
@@ -26,7 +26,7 @@ begin_recording({path!r}, {chapter!r}, {seed!r}, {cells!r}, {target!r})"""
 _RECORDER = "recorder"  # the target's name in the notebook that is recorded
 
 
-def record(notebook: Path, target: str, progress: Progress, path: Path | None = None) -> Path:
+def record(notebook: Path, target: str, progress: OnStep, path: Path | None = None) -> Path:
     """Run ``notebook`` against ``target`` and keep its wire in ``path``, else as the chapter's own.
 
     Raises RecordingError when a cell fails; MissingTool without nbclient.
@@ -71,7 +71,7 @@ def begin_recording(
 ) -> None:
     """In the notebook that is recorded: let the next lab write what crosses its wire."""
     from ebpflab import targets
-    from ebpflab.replay.recorder import RecordingTarget
+    from ebpflab.replay.taping import TapingTarget
 
     inner, _ = targets.choose(target)
 
@@ -82,7 +82,7 @@ def begin_recording(
             names.append([tape.text_name(text), ident])
         return names
 
-    recorder = RecordingTarget(inner, Path(path), seed, naming, chapter=chapter)
+    recorder = TapingTarget(inner, Path(path), seed, naming, chapter=chapter)
     targets.TARGETS[_RECORDER] = lambda: recorder
 
 

@@ -19,7 +19,7 @@ from ebpflab.errors import BccMissing, NeedsRoot, TargetError
 from ebpflab.targets.child import ChildTransport
 from ebpflab.targets.sudo import installed_starter
 from ebpflab.transport import archive
-from ebpflab.transport.base import Progress, Target, Transport
+from ebpflab.transport.base import OnStep, Target, Transport
 
 SYSTEM_PYTHON = "/usr/bin/python3"
 _START_SECONDS = 60.0
@@ -90,7 +90,7 @@ class LocalTarget(Target):
             )
         return None
 
-    def connect(self, progress: Progress) -> Transport:
+    def connect(self, progress: OnStep) -> Transport:
         progress("starting the agent")
         reason = self.unavailable()
         start = self.start()

@@ -20,8 +20,8 @@ from ebpflab.protocol.messages import RecordingFacts
 from ebpflab.replay import tape
 from ebpflab.replay.dice import Dice
 from ebpflab.replay.player import Player, Reply
-from ebpflab.replay.recorder import Asking
-from ebpflab.transport.base import Progress, Target, Transport
+from ebpflab.replay.taping import Asking
+from ebpflab.transport.base import OnStep, Target, Transport
 
 """Where the shipped recordings are."""
 
@@ -107,7 +107,7 @@ class ReplayTarget(Target):
             f" Lab('replay:01-kprobes'): {_listed()}"
         )
 
-    def connect(self, progress: Progress) -> Transport:
+    def connect(self, progress: OnStep) -> Transport:
         progress("reading the recording")
         path = self._path()
         if path is None:

@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 from ebpflab.errors import MissingTool, NeedsRoot, TargetError
 from ebpflab.targets.child import ChildTransport
 from ebpflab.transport import archive
-from ebpflab.transport.base import Progress, Target, Transport
+from ebpflab.transport.base import OnStep, Target, Transport
 
 _CONNECT_SECONDS = 60.0
 # Ask nothing; notice within 15 seconds that the other machine, or the network, has gone.
@@ -122,7 +122,7 @@ class SshTarget(Target):
             return "there is no ssh here; install it (Debian: openssh-client)"
         return None
 
-    def connect(self, progress: Progress) -> Transport:
+    def connect(self, progress: OnStep) -> Transport:
         reason = self.unavailable()
         if reason is not None:
             raise MissingTool(f"Cannot trace {self.name}: {reason}.")

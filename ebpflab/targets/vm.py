@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from ebpflab import vm
 from ebpflab.transport import archive
-from ebpflab.transport.base import Progress, Target, Transport
+from ebpflab.transport.base import OnStep, Target, Transport
 from ebpflab.vm.guest import Guest
 
 
@@ -36,5 +36,5 @@ class VmTarget(Target):
     def unavailable(self) -> str | None:
         return vm.unavailable()
 
-    def connect(self, progress: Progress) -> Transport:
+    def connect(self, progress: OnStep) -> Transport:
         return VmTransport(vm.start(progress, archive.agent_parcel()))

@@ -10,7 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 
-Progress = Callable[[str], None]
+OnStep = Callable[[str], None]
 """Called with a short text whenever a start-up of more than two seconds takes a step."""
 
 
@@ -49,5 +49,5 @@ class Target(ABC):
         """
 
     @abstractmethod
-    def connect(self, progress: Progress) -> Transport:
+    def connect(self, progress: OnStep) -> Transport:
         """Start an agent. Raises a TargetError; leaves nothing behind when it does."""

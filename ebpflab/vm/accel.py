@@ -15,7 +15,7 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from ebpflab.transport.base import Progress
+from ebpflab.transport.base import OnStep
 from ebpflab.vm import process, qemu
 
 _DEVICE = Path("/dev/kvm")
@@ -32,7 +32,7 @@ class Accel:
     reason: str
 
 
-def choose(image: Path, arch: str, progress: Progress) -> Accel:
+def choose(image: Path, arch: str, progress: OnStep) -> Accel:
     """The accelerator for guests of ``image``; the first time after a boot takes a trial."""
     if not _DEVICE.exists():
         return Accel("tcg", "this machine has no /dev/kvm")

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from ebpflab.errors import VMError
 from ebpflab.transport import archive
-from ebpflab.transport.base import Progress
+from ebpflab.transport.base import OnStep
 from ebpflab.vm import cache, image, process, recipe
 from ebpflab.vm.logged import Runner
 from ebpflab.vm.steps import Steps
@@ -43,7 +43,7 @@ end
 """
 
 
-def build(path: Path, progress: Progress) -> None:
+def build(path: Path, progress: OnStep) -> None:
     """Write a box to ``path``. Raises MissingTool or VMError."""
     made_from = recipe.current()
     if made_from.arch != "amd64":

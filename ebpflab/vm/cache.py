@@ -31,7 +31,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ebpflab.errors import MissingTool, VMError
-from ebpflab.transport.base import Progress
+from ebpflab.transport.base import OnStep
 from ebpflab.vm import process
 
 EVERYBODYS = Path("/var/cache/ebpflab/vm")
@@ -67,7 +67,7 @@ def image_directories() -> list[Path]:
 
 
 @contextmanager
-def build_lock(progress: Progress) -> Iterator[None]:
+def build_lock(progress: OnStep) -> Iterator[None]:
     """One builder at a time. What a builder that died had left is removed first."""
     _make_root()
     lock = os.open(root() / "build.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -90,7 +90,7 @@ def _make_root() -> None:
                 directory.chmod(0o755)
 
 
-def _wait_for(lock: int, progress: Progress) -> None:
+def _wait_for(lock: int, progress: OnStep) -> None:
     started = noted = time.monotonic()
     while not _try_lock(lock, fcntl.LOCK_EX):
         now = time.monotonic()

@@ -20,7 +20,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from ebpflab.errors import MissingTool, VMError
-from ebpflab.transport.base import Progress
+from ebpflab.transport.base import OnStep
 from ebpflab.vm import cache, process, recipe
 from ebpflab.vm.logged import Runner
 from ebpflab.vm.steps import Steps
@@ -97,7 +97,7 @@ def _lines(path: Path) -> list[str]:
     return path.read_text().splitlines() if path.exists() else []
 
 
-def build(made_from: recipe.Recipe, progress: Progress) -> Path:
+def build(made_from: recipe.Recipe, progress: OnStep) -> Path:
     """The image of a recipe, built if need be. Call it under `cache.build_lock`."""
     final = cache.image_directory(made_from.hash)
     if is_complete(final):

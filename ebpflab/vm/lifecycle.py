@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from ebpflab.errors import EbpflabError, VMError
-from ebpflab.transport.base import Progress
+from ebpflab.transport.base import OnStep
 from ebpflab.vm import accel, cache, image, qemu, recipe, warm
 from ebpflab.vm.guest import Guest
 
@@ -45,7 +45,7 @@ class ImageInfo:
     accel_reason: str
 
 
-def build(progress: Progress) -> Path:
+def build(progress: OnStep) -> Path:
     """The image of the current recipe, with a guest of it saved; made if need be.
 
     Raises MissingTool or VMError, and then leaves nothing behind but the log it names.
@@ -57,7 +57,7 @@ def build(progress: Progress) -> Path:
 
 
 def start(
-    progress: Progress,
+    progress: OnStep,
     parcel: bytes,
     console: socket.socket | None = None,
 ) -> Guest:
@@ -96,7 +96,7 @@ def images() -> list[ImageInfo]:
     return [_describe(path) for path in cache.image_directories()]
 
 
-def _image_of(made_from: recipe.Recipe, progress: Progress) -> Path:
+def _image_of(made_from: recipe.Recipe, progress: OnStep) -> Path:
     path = cache.image_directory(made_from.hash)
     if not image.is_complete(path):
         with cache.build_lock(progress):
@@ -105,7 +105,7 @@ def _image_of(made_from: recipe.Recipe, progress: Progress) -> Path:
 
 
 def _on_best_machine(
-    path: Path, arch: str, progress: Progress, use: Callable[[qemu.Machine], Result]
+    path: Path, arch: str, progress: OnStep, use: Callable[[qemu.Machine], Result]
 ) -> Result:
     """``use`` the machine that is fastest here. Where KVM still fails then, TCG does instead.
 
@@ -130,7 +130,7 @@ def _on_best_machine(
     return use(slower)
 
 
-def _warm(path: Path, machine: qemu.Machine, progress: Progress) -> None:
+def _warm(path: Path, machine: qemu.Machine, progress: OnStep) -> None:
     if not warm.is_warm(path, machine):
         with cache.build_lock(progress):
             warm.warm(path, machine, progress)

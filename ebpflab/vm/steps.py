@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from ebpflab.transport.base import Progress
+from ebpflab.transport.base import OnStep
 
 NOTE_SECONDS = 5.0
 
@@ -17,7 +17,7 @@ class Steps:
     building the guest: writing the disk (0 s)
     """
 
-    def __init__(self, what: str, progress: Progress) -> None:
+    def __init__(self, what: str, progress: OnStep) -> None:
         self._what, self._progress = what, progress
         self._started = time.monotonic()
         self._noted = 0.0

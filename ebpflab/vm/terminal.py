@@ -18,7 +18,7 @@ import tty
 
 from ebpflab.errors import VMError
 from ebpflab.transport import archive
-from ebpflab.transport.base import Progress
+from ebpflab.transport.base import OnStep
 from ebpflab.vm import lifecycle
 from ebpflab.vm.guest import Guest
 
@@ -32,7 +32,7 @@ signal.pause()
 """
 
 
-def shell(progress: Progress = print) -> int:
+def shell(progress: OnStep = print) -> int:
     """A throw-away guest's console, until Ctrl-] or `poweroff`. Returns QEMU's status."""
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise VMError("A shell in the guest needs a terminal for its input and output.")

@@ -27,7 +27,7 @@ from pathlib import Path
 
 from ebpflab.errors import VMError
 from ebpflab.transport import archive
-from ebpflab.transport.base import Progress
+from ebpflab.transport.base import OnStep
 from ebpflab.vm import cache, process, qemu
 from ebpflab.vm.guest import Guest, scratch_directory
 from ebpflab.vm.image import DISK
@@ -53,7 +53,7 @@ def is_warm(image: Path, machine: qemu.Machine) -> bool:
     return directory(image, machine).exists()
 
 
-def warm(image: Path, machine: qemu.Machine, progress: Progress) -> Path:
+def warm(image: Path, machine: qemu.Machine, progress: OnStep) -> Path:
     """The saved guest, made if need be. Call it under `cache.build_lock`."""
     final = directory(image, machine)
     if final.exists():

@@ -14,7 +14,7 @@ import usdt_programs
 
 from ebpflab import Lab, targets
 from ebpflab.display import cells
-from ebpflab.replay.recorder import RecordingTarget
+from ebpflab.replay.taping import TapingTarget
 from ebpflab.targets import TARGETS
 
 TARGET_C = r"""
@@ -67,7 +67,7 @@ def lab(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
     target = TARGETS[request.param]()
     reason = target.unavailable()
     assert reason is None, f"{request.param}: {reason}"
-    recorder = RecordingTarget(target, tape, 0, naming=lambda names: [[each] for each in names])
+    recorder = TapingTarget(target, tape, 0, naming=lambda names: [[each] for each in names])
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(targets.TARGETS, "recorder", lambda: recorder)
         with Lab("recorder") as lab:

@@ -15,7 +15,7 @@ from ebpflab.protocol import framing
 from ebpflab.protocol.messages import Clock, Hello
 from ebpflab.replay.dice import Dice
 from ebpflab.replay.tape import Batch, Exchange, Header, Item, Tape
-from ebpflab.transport.base import Progress, Target, Transport
+from ebpflab.transport.base import OnStep, Target, Transport
 
 
 class Asking(NamedTuple):
@@ -33,7 +33,7 @@ Keep = Callable[[Hello, list[tuple[str, int]], list[Item]], None]
 """Called at the end with the agent's hello, the runs of cells that asked, and the items."""
 
 
-class RecordingTransport(Transport):
+class TapingTransport(Transport):
     """Passes everything on between a notebook and ``inner``, and at the end hands over the tape."""
 
     def __init__(self, inner: Transport, keep: Keep) -> None:
@@ -125,7 +125,7 @@ Naming = Callable[[list[str]], list[list[str]]]
 """From the cells that asked something, as `cells.current` tells them, to all names of each."""
 
 
-class RecordingTarget(Target):
+class TapingTarget(Target):
     """``inner``, with all that crosses its wire written to ``path`` when the lab is closed."""
 
     def __init__(
@@ -137,11 +137,11 @@ class RecordingTarget(Target):
     def unavailable(self) -> str | None:
         return self._inner.unavailable()
 
-    def connect(self, progress: Progress) -> Transport:
+    def connect(self, progress: OnStep) -> Transport:
         transport = self._inner.connect(progress)
         self._date = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         self._dice = Dice(self._seed)
-        return RecordingTransport(transport, self._keep)
+        return TapingTransport(transport, self._keep)
 
     def _keep(self, hello: Hello, runs: list[tuple[str, int]], items: list[Item]) -> None:
         self._dice.close()
