@@ -149,7 +149,9 @@ class Program(Closing):
         >>> shell = lab.run(["/bin/sh", "-c", "/bin/ls / > /dev/null; /bin/date"])
         >>> prog.messages.collect(seconds=5, rows=3)[["tid", "message"]]
            tid                     message
-        MESSAGES
+        0  404  executing program: python3
+        1  408       executing program: sh
+        2  409       executing program: sh
         """
         if self._messages is None:
             raise UnknownName("The program does not call bpf_trace_printk, so it has no messages.")

@@ -33,6 +33,7 @@ class Table:
     out is zero, and a jump table takes the name of a function. A value that is written to a per-CPU
     map is written for each CPU. Raises TableError when a key or value does not fit, when there is
     no such entry to delete, when the map is full, or when the map cannot be written from outside.
+    Every method raises ProgramError when the program is closed.
 
     >>> prog["limits"]["bash"] = {"reads": 100}                       # doctest: +SKIP
     >>> del prog["limits"]["bash"]                                    # doctest: +SKIP
@@ -93,12 +94,11 @@ class Table:
         Raises TableError where slots or counts are not integers, or keys are no slots: negative, or
         too many; ValueError for another ``scale``.
 
-        >>> prog["latency_ns"].histogram().loc[1024:4096]
-                      count
-        bucket             
-        [1024, 2048)    495
-        [2048, 4096)      3
-        [4096, 8192)      1
+        >>> prog["latency_ns"].histogram().loc[1024:4096].reset_index()
+                 bucket  count
+        0  [1024, 2048)    495
+        1  [2048, 4096)      3
+        2  [4096, 8192)      1
         >>> by_call["latency_ns"].histogram()["count"].groupby("number").sum().loc[[0, 1]].to_dict()
         {0: 308, 1: 307}
         """

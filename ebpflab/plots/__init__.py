@@ -14,7 +14,8 @@ end a notebook's line with ``;`` to see the picture alone. Below it stands what 
 sentence (`reading`), and bars, cells and spans tell their numbers when pointed at.
 
 >>> from ebpflab import plots
->>> plots.counts(pd.DataFrame({"comm": ["sh", "find", "sh"]}), by="comm");    # doctest: +SKIP
+>>> plots.counts(pd.DataFrame({"comm": ["sh", "find", "sh"]}), by="comm")
+<Axes: xlabel='number of rows'>
 """
 
 from ebpflab.plots.canvas import reading
