@@ -136,7 +136,12 @@ class Fleet(Closing):
             raise
 
     def close(self) -> None:
-        """Close every lab. May be called twice."""
+        """Close every lab. May be called twice.
+
+        >>> fleet.close()
+        >>> [lab.closed for lab in fleet.labs.values()]
+        [True, True]
+        """
         for lab in self.labs.values():
             lab.close()
 

@@ -395,17 +395,32 @@ class Lab(Closing):
         """Detach everything, end the agent, and the guest if one was started.
 
         May be called twice. Rows that have arrived stay readable.
+
+        >>> lab.close()
+        >>> lab.closed, len(prog["starts"].frame())
+        (True, 0)
         """
         self._finalizer()
 
     @property
     def closed(self) -> bool:
-        """Whether `close` was called."""
+        """Whether the lab was closed.
+
+        >>> lab.closed
+        False
+        """
         return not self._finalizer.alive
 
     @property
     def lost(self) -> TargetError | None:
-        """Why this lab cannot be asked any more, or None while it can."""
+        """The TargetError that ended this lab, or None while it can be used.
+
+        >>> lab.lost is None
+        True
+        >>> lab.close()
+        >>> print(lab.lost)
+        This lab is closed. Make a new one with Lab().
+        """
         return self._connection.lost
 
     def __repr__(self) -> str:
@@ -447,6 +462,9 @@ class Workload:
 
         Interrupting the wait kills the command. Raises WorkloadError when its end has been returned
         before.
+
+        >>> lab.start(["/bin/ls", "-l", "/"]).wait().returncode
+        0
         """
         try:
             answer = self._connection.request(messages.WAIT, messages.OfProcess(pid=self.pid))
@@ -465,14 +483,20 @@ class Workload:
     def kill(self) -> None:
         """Send SIGKILL to the command and its process group, and return at once.
 
-        Nothing happens where the command has ended. `wait` returns what it printed.
+        Nothing happens where the command has ended.
+
+        >>> workload.kill()
         """
         self._connection.tell(messages.STOP, messages.Stop(pid=self.pid, signal=signal.SIGKILL))
 
     def stop(self) -> Completed:
         """Send SIGTERM to the command and its process group, and wait for the command's end.
 
-        Returns a `Completed`. Raises WorkloadError when its end has been returned before.
+        Returns a `Completed`, whose ``returncode`` is -15 where the signal ended it. Raises
+        WorkloadError when its end has been returned before. Source: signal(7).
+
+        >>> workload.stop().returncode
+        -15
         """
         self._connection.request(messages.STOP, messages.Stop(pid=self.pid, signal=signal.SIGTERM))
         return self.wait()

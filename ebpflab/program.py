@@ -502,7 +502,11 @@ class Program(Closing):
 
     @property
     def closed(self) -> bool:
-        """Whether the program was closed, or its lab has ended."""
+        """Whether the program was closed, or its lab has ended.
+
+        >>> prog.closed
+        False
+        """
         return not self._finalizer.alive or self._connection.lost is not None
 
     @property

@@ -258,41 +258,62 @@ def hosts(tmp_path: Path) -> Globals:
 
 
 SCENES: dict[Callable[[Path], Globals], str] = {
-    unattached: """ebpflab ebpflab.lab.Lab.load ebpflab.program.Program
-        ebpflab.program.Program.attach_kprobe""",
-    kprobes: """ebpflab.lab.Completed ebpflab.lab.Lab.attrs ebpflab.lab.Lab.run
-        ebpflab.lab.Lab.syscall_name ebpflab.lab.Lab.kernel_functions
-        ebpflab.arrivals.EventSource.frame ebpflab.arrivals.EventSource.collect
-        ebpflab.arrivals.EventSource.keep ebpflab.arrivals.EventSource.waiting
-        ebpflab.arrivals.EventSource.arrived ebpflab.arrivals.EventSource.record
-        ebpflab.streams.Stream ebpflab.program.Program.attached ebpflab.program.Program.close""",
-    recorded: """ebpflab.open_recording ebpflab.recordings.Recording
-        ebpflab.recordings.Recording.batches ebpflab.recordings.Recording.reader
-        ebpflab.recordings.Recording.frame ebpflab.recordings.Recording.to_parquet""",
-    printing: "ebpflab.streams.Messages ebpflab.program.Program.messages",
+    unattached: """
+        ebpflab ebpflab.lab.Lab.load ebpflab.program.Program ebpflab.program.Program.attach_kprobe
+    """,
+    kprobes: """
+        ebpflab.arrivals.EventSource.arrived ebpflab.arrivals.EventSource.close
+        ebpflab.arrivals.EventSource.collect ebpflab.arrivals.EventSource.frame
+        ebpflab.arrivals.EventSource.keep ebpflab.arrivals.EventSource.record
+        ebpflab.arrivals.EventSource.waiting ebpflab.lab.Completed ebpflab.lab.Lab.attrs
+        ebpflab.lab.Lab.close ebpflab.lab.Lab.closed ebpflab.lab.Lab.kernel_functions
+        ebpflab.lab.Lab.lost ebpflab.lab.Lab.run ebpflab.lab.Lab.syscall_name
+        ebpflab.lab.Workload.wait ebpflab.program.Program.attached ebpflab.program.Program.close
+        ebpflab.program.Program.closed ebpflab.streams.Stream
+    """,
+    recorded: """
+        ebpflab.open_recording ebpflab.recordings.Recording ebpflab.recordings.Recording.batches
+        ebpflab.recordings.Recording.frame ebpflab.recordings.Recording.reader
+        ebpflab.recordings.Recording.to_parquet
+    """,
+    printing: "ebpflab.program.Program.messages ebpflab.streams.Messages",
     on_exec: "ebpflab.program.Program.attach_tracepoint",
     returns: "ebpflab.program.Program.attach_kretprobe",
     latency: "ebpflab.tables.Table.histogram",
-    names: "ebpflab.lab.Lab.tracepoints ebpflab.lab.Lab.tracepoint_format",
+    names: "ebpflab.lab.Lab.tracepoint_format ebpflab.lab.Lab.tracepoints",
     go: "ebpflab.lab.Lab.symbols ebpflab.program.Program.attach_uprobe",
-    goroutines: """ebpflab.lab.Lab.go_functions ebpflab.lab.Lab.go_runtime
-        ebpflab.program.Program.attach_go_return""",
+    goroutines: """
+        ebpflab.lab.Lab.go_functions ebpflab.lab.Lab.go_runtime
+        ebpflab.program.Program.attach_go_return
+    """,
     naps: "ebpflab.program.Program.attach_uretprobe",
-    usdt: """ebpflab.lab.Lab.usdt ebpflab.lab.Lab.usdt_probes ebpflab.usdt.USDT
-        ebpflab.usdt.USDT.enable_probe ebpflab.usdt.USDT.probes ebpflab.usdt.USDT.enabled""",
-    fentry: """ebpflab.lab.Lab.features ebpflab.program.Program.attach_kfunc
+    usdt: """
+        ebpflab.lab.Lab.usdt ebpflab.lab.Lab.usdt_probes ebpflab.usdt.USDT
+        ebpflab.usdt.USDT.enable_probe ebpflab.usdt.USDT.enabled ebpflab.usdt.USDT.probes
+    """,
+    fentry: """
+        ebpflab.lab.Lab.features ebpflab.program.Program.attach_kfunc
         ebpflab.program.Program.attach_kretfunc ebpflab.program.Program.attach_lsm
-        ebpflab.program.Program.stats""",
+        ebpflab.program.Program.stats
+    """,
     sampling: "ebpflab.program.Program.attach_perf_event",
-    sampled: """ebpflab.program.Program.stacks ebpflab.stacks.StackTable ebpflab.stacks.Frame
-        ebpflab.stacks.StackTable.frame ebpflab.tables.Table.clear""",
+    sampled: """
+        ebpflab.program.Program.stacks ebpflab.stacks.Frame ebpflab.stacks.StackTable
+        ebpflab.stacks.StackTable.frame ebpflab.tables.Table.clear
+    """,
     writing: "ebpflab.lab.Lab.start ebpflab.lab.Workload",
     life: "ebpflab.check ebpflab.check.run",
-    hosts: "ebpflab.fleet.Fleet ebpflab.fleet.Fleet.load ebpflab.fleet.Fleet.run",
-    writes: """ebpflab.live ebpflab.streams.Stream.live ebpflab.tables.Table.live
-        ebpflab.tables.Table.frame ebpflab.program.Program.detach
-        ebpflab.program.Program.attach_again""",
+    hosts: """
+        ebpflab.fleet.Fleet ebpflab.fleet.Fleet.close ebpflab.fleet.Fleet.load
+        ebpflab.fleet.Fleet.run
+    """,
+    writes: """
+        ebpflab.lab.Workload.kill ebpflab.lab.Workload.stop ebpflab.live
+        ebpflab.program.Program.attach_again ebpflab.program.Program.detach
+        ebpflab.streams.Stream.live ebpflab.tables.Table.frame ebpflab.tables.Table.live
+    """,
 }
+"""What stands ready for the examples of which docstrings."""
 
 READY: Globals = {
     "ebpflab": ebpflab,
