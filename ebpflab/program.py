@@ -254,7 +254,7 @@ class Program(Closing):
         into the function. ``addr`` is an address instead of ``sym``, as linked (`Lab.symbols`);
         ``pid`` one process, -1 for all.
 
-        Raises UnknownEvent (with the closest names) when there is no such file or function;
+        Raises UnknownEvent when there is no such file or function (with the closest functions);
         AttachError when the file is not a program of this machine, when there is no such process,
         or for a place inside of an instruction. Source: Documentation/trace/uprobetracer.rst.
 
@@ -306,8 +306,8 @@ class Program(Closing):
 
         ``name`` is the program's path, ``sym`` the function with its package, ``pid`` one process,
         -1 for all. A function that panics does not return, and is not seen. Pair entry and return
-        by goroutine, never by thread: `Lab.go_runtime`. Raises UnknownEvent (with the closest
-        names) when there is no such file or function; AttachError when the file is not a Go
+        by goroutine, never by thread: `Lab.go_runtime`. Raises UnknownEvent when there is no such
+        file or function (with the closest functions); AttachError when the file is not a Go
         program, is built for another processor, is stripped, or the function has no return
         instruction.
 
