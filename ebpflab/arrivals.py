@@ -128,9 +128,9 @@ class EventSource(ABC):
         Bytes are those of the kernel's buffer: a row of a ring buffer takes 8 more than the C
         struct, rounded up to a multiple of 8. ``rows`` alone lifts the limit of bytes; ``keep()``
         returns to 256 MiB. The oldest rows go first, and are counted in ``dropped``, apart from
-        those that were ``lost`` in the kernel. With ``spill``, a path, they go into a recording
-        instead (`open_recording`), which ends with the next `keep` or the program, and are counted
-        in ``spilled``: so every row is either there or in `frame`. `collect` does not return them.
+        rows ``lost`` in the kernel. With ``spill``, a path, they go into a recording instead
+        (`open_recording`), which ends with the next `keep` or the program, and are counted in
+        ``spilled``: so every row is either there or in `frame`. `collect` does not return them.
 
         Raises ValueError for a limit below 1; RecordingError when the file cannot be made.
 
@@ -197,7 +197,7 @@ class EventSource(ABC):
         return arrived, found[::-1]
 
     def close(self) -> None:
-        """Stop receiving. What has arrived stays readable, and a file of `keep` is ended.
+        """Stop receiving. Rows that have arrived stay readable, and a file of `keep` is ended.
 
         >>> prog["starts"].close()
         >>> len(prog["starts"])

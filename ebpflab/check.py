@@ -5,9 +5,9 @@
     counts   a learner's own table, against the secrets -> Verdict
     measured a learner's own measurement, likewise      -> Verdict
 
-The workload's words hold names in braces, `run` draws a number for each, and whoever wants to be
-right must count: another run has other numbers. A Verdict is true or false, and says what is off
-("one too many", "a million times too much") without ever holding the number that was due.
+The workload's words hold names in braces, and `run` draws a number for each, so an answer has to be
+counted: another run has other numbers. A Verdict is true or false, and says what is off ("one too
+many", "a million times too much") without ever holding the number that was due.
 
 >>> task = check.run(lab, check.repeated("/bin/true"), n=(4, 9))
 >>> steps = prog["steps"].collect()
@@ -100,8 +100,8 @@ class Task:
 class Verdict:
     """Whether an exercise is done, and what is off; true where all of it is right.
 
-    Printed, it says so, a line for each thing that was looked at. ``problems`` has what is off with
-    each, or None.
+    It prints a line for each thing that was looked at. ``problems`` has what is off with each, or
+    None.
 
     >>> answers({"rows": 3, "losses": 0}, {"rows": 4, "losses": 0})
     not yet: rows: one too few
@@ -171,8 +171,8 @@ def answers(
 
     ``given`` has the predictions: a number, a formula of the task's secrets, or None for none yet.
     ``seen`` has the numbers that were counted, and ``task`` the secrets. ``within`` is the part by
-    which a prediction may be off: 0.1 is 10 %. Returns a `Verdict`, which does not show what was
-    seen.
+    which a prediction may be off: 0.1 is 10 %. Returns a `Verdict`, which does not show the numbers
+    of ``seen``.
 
     >>> answers({"rows": "2 * n"}, {"rows": 24}, Task(7, 0, "", {"n": 12}))
     right: rows
@@ -195,10 +195,10 @@ def counts(
     ``found`` is a table's frame, its last column the counts, or a mapping of keys to counts; those
     of a per-CPU table are added up. ``due`` has the formula for each key, and ``task`` the secrets.
     ``slips`` says what a wrong count means: formula to words; ``mistaken`` what a wrong key is:
-    words to keys. Other keys than those of ``due`` are let pass, since the machine does other
-    things, too, unless ``exactly``.
+    words to keys. Other keys than those of ``due`` are ignored, since the machine does other
+    things, too; with ``exactly``, they are a mistake.
 
-    Returns a `Verdict`. Raises ValueError where a formula is none.
+    Returns a `Verdict`. Raises ValueError for a text that is not a formula.
 
     >>> counts({7: 13}, {7: "n"}, Task(7, 0, "", {"n": 12}))
     not yet: the count of 7: one too many
@@ -225,7 +225,7 @@ def measured(
 
     ``what`` names it, ``found`` is the measurement, ``due`` a formula of the secrets of ``task``,
     in the same unit. ``within`` is the part by which it may be off: 0.25 is 25 %. Returns a
-    `Verdict`. Raises ValueError where ``due`` is no formula.
+    `Verdict`. Raises ValueError where ``due`` is not a formula.
 
     >>> measured("the median, in ms", 41e6, "n", Task(7, 0, "", {"n": 40}))
     not yet: the median, in ms: a million times too much: ...

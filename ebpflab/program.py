@@ -410,7 +410,7 @@ class Program(Closing):
 
     @property
     def attached(self) -> list[str]:
-        """What is attached now, as ``kind place -> function``.
+        """The probes that are attached now, as ``kind place -> function``.
 
         >>> prog.attached
         ['kprobe __x64_sys_execve -> syscall__execve']
@@ -424,8 +424,8 @@ class Program(Closing):
         kernel counts by function), hits (Int64), ns_per_hit (Float64; of your C alone, not of the
         way to it), total_ns (Int64), misses (Int64; times that the kernel left it out, because this
         CPU was in it already). Counted from zero when it is attached, and kept by `detach` and
-        `close`. What the kernel does not count is NA: everything before Linux 5.8, misses before
-        5.12.
+        `close`. Counts that the kernel does not keep are NA: all of them before Linux 5.8, misses
+        before 5.12.
 
         ``attrs["streams"]`` has, for each ring and perf buffer since the program was loaded: events
         that have arrived, lost, share_lost (of all that were sent, 0 to 1), and drain_ns_per_event,

@@ -91,8 +91,8 @@ class Table:
         ``slot`` (or its last one) is the slot, and there is a histogram for each value of the
         others, which are levels of the index before ``bucket``.
 
-        Raises TableError where slots or counts are not integers, or keys are no slots: negative, or
-        too many; ValueError for another ``scale``.
+        Raises TableError where slots or counts are not integers, or keys are not slots: negative,
+        or too many; ValueError for another ``scale``.
 
         >>> prog["latency_ns"].histogram().loc[1024:4096].reset_index()
                  bucket  count
@@ -162,7 +162,7 @@ class Table:
         "ns" or "bytes". The picture is of the chosen window, not of all time. See `Stream.live` for
         start, stop and how it ends.
 
-        Raises TableError where keys are no buckets, or the program is closed; ValueError for
+        Raises TableError where keys are not buckets, or the program is closed; ValueError for
         another ``scale``.
 
         >>> live = prog["latency"].live(unit="ns")

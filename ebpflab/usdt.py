@@ -50,7 +50,7 @@ class USDT:
 
     @property
     def probes(self) -> list[str]:
-        """What can be enabled, as ``provider:name``.
+        """The probes that can be enabled, as ``provider:name``.
 
         >>> usdt.probes
         ['usdt_loop:step', 'usdt_loop:done']
@@ -62,7 +62,7 @@ class USDT:
 
     @property
     def enabled(self) -> list[str]:
-        """What is enabled, as ``provider:name -> function``.
+        """The probes that are enabled, as ``provider:name -> function``.
 
         >>> usdt.enabled
         []

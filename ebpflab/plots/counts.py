@@ -31,7 +31,7 @@ def counts(
 
     Several columns in ``by`` make one label, joined by an arrow. Where the kernel has counted
     already, ``values`` names the column that holds the numbers, and they are added up. Where they
-    are no parts of a whole, such as the costs of several ways, ``parts=False`` leaves sums and
+    are not parts of a whole, such as the costs of several ways, ``parts=False`` leaves sums and
     shares out. The ``most`` largest bars are drawn, and the axis says how many are left out. It is
     drawn on ``ax`` where one is given.
 

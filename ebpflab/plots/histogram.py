@@ -44,7 +44,7 @@ def histogram(
     "ms", "s" and "bytes" are written as a person would, 1.02 µs, 4 KiB.
 
     Percentiles of a column are exact (nearest rank); of buckets, the bucket in which they lie.
-    Values that are no numbers are left out, and counted on the axis.
+    Values that are not numbers are left out, and counted on the axis.
 
     Returns the (first) Axes. Raises PlotError where there is nothing to measure, UnknownName for a
     missing column, ValueError for another ``scale``.

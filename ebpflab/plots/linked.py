@@ -42,7 +42,7 @@ def linked(ax: Axes, *, most: int = 2000) -> Linked:
     For `counts`, `histogram`, `heatmap` and `timeline` of raw rows. The rows travel with the
     picture, so that it works in a saved notebook and an exported page, without a kernel: at most
     ``most`` of them, the first of each bar, and the picture says where there were more. Raises
-    PlotError where the kernel has counted, for then nobody has the rows, and for axes of your own.
+    PlotError where the kernel has counted, since there are no rows then, and for axes of your own.
 
     >>> plots.linked(plots.counts(comms, by="comm"))
     <Linked: sh: 2 of 3 rows (67 %); none of the 2 has more.>

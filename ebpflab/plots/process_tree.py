@@ -26,10 +26,10 @@ def process_tree(
     """Draw a line for each start of a program, or what ``unit`` calls it, in order of time.
 
     ``starts`` has the columns ``time_ns``, ``pid``, ``ppid`` (the parent's pid) and ``label``, the
-    text at the dot. A dot stands at its time, from the first start on. A line leads to it from what
-    its parent had started last; orange where a process became another program itself. A parent that
-    was there before gives no line. The first ``most`` rows are drawn, and the axis says how many
-    are left out.
+    text at the dot. A dot marks its time, from the first start on. A line leads to it from what its
+    parent had started last; orange where a process became another program itself. A parent that was
+    there before gives no line. The first ``most`` rows are drawn, and the axis says how many are
+    left out.
 
     Returns the Axes. Raises UnknownName for a missing column.
 
