@@ -5,12 +5,17 @@
                  |
                  +-> DataFrame -> plots
 
->>> from ebpflab import Lab
->>> lab = Lab()                                                       # doctest: +SKIP
->>> prog = lab.load(source)                                           # doctest: +SKIP
->>> prog.attach_kprobe(event=lab.syscall_name("execve"), fn_name="trace")  # doctest: +SKIP
->>> lab.run(["/bin/ls", "/"])                                         # doctest: +SKIP
->>> prog["events"].frame()                                            # doctest: +SKIP
+``source`` is C with a ring buffer ``starts``; the lab plays a recording (see `Lab`).
+
+>>> lab = Lab("replay:01-kprobes")
+Nothing is traced: this is a recording of Linux 6.12...
+>>> prog = lab.load(source)
+>>> prog.attach_kprobe(event=lab.syscall_name("execve"), fn_name="syscall__execve")
+>>> lab.run(["/bin/ls", "-l", "/"]).returncode
+0
+>>> prog["starts"].frame()[["comm", "filename", "arg1"]]
+      comm filename arg1
+0  python3  /bin/ls   -l
 """
 
 from pathlib import Path
@@ -52,11 +57,17 @@ __all__ = [
 
 
 def open_recording(path: str | Path) -> "Recording":
-    """A file that `Stream.record` has written, for reading; cut off, it reads up to the cut.
+    """Open a file that `Stream.record` has written.
 
-    Raises RecordingError when there is none, or when it is something else.
+    ``path`` is the file. A file that was cut off reads up to the cut. Returns a `Recording`. Raises
+    RecordingError when there is no such file, when it is not a recording, or when it was cut off
+    before its first row.
 
-    >>> ebpflab.open_recording("reads.arrows").frame()                # doctest: +SKIP
+    >>> open_recording("starts.arrows").frame()["filename"].value_counts().head(2)
+    filename
+    /usr/local/sbin/wc    3
+    /usr/local/bin/wc     3
+    Name: count, dtype: int64
     """
     from ebpflab.recordings import Recording  # Arrow takes a while to import
 

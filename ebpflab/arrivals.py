@@ -67,10 +67,17 @@ class EventSource(ABC):
         connection.listen(ident, self._receive)
 
     def frame(self) -> pd.DataFrame:
-        """Everything that has arrived and is kept, up to this moment, as a DataFrame.
+        """Return everything that has arrived and is kept, up to this moment.
 
-        ``attrs`` carries lost, dropped, spilled, kernel, bcc, target, start and end (UTC). Says
-        so when records were lost that no earlier call has told of.
+        The columns are those of the class. ``attrs`` has what `Lab.attrs` has, and lost, dropped
+        and spilled (numbers of rows), start and end (times, UTC). Prints a line when records were
+        lost since the last such line.
+
+        >>> lab.run(["/bin/ls", "-l", "/"]).returncode
+        0
+        >>> prog["starts"].frame()[["comm", "filename", "arg1"]]
+              comm filename arg1
+        0  python3  /bin/ls   -l
         """
         self._sync()
         with self._arrived:
@@ -79,14 +86,21 @@ class EventSource(ABC):
         return self._with_attrs(self._decode([data for _, data in batches], 0))
 
     def collect(self, seconds: float | None = None, rows: int | None = None) -> pd.DataFrame:
-        """The rows that no earlier ``collect`` has returned.
+        """Return the rows that no earlier ``collect`` has returned.
 
-        Waits until ``seconds`` have passed or ``rows`` rows are there, whichever comes first;
-        with neither it returns at once. Rows that `keep` has let go meanwhile count as well, and
-        are not returned. Interrupting the kernel (Ctrl-C) ends the wait and returns the rows so
-        far, with ``attrs["interrupted"]`` set. The lab stays usable.
+        Waits until ``seconds`` have passed or ``rows`` rows are there, whichever comes first; with
+        neither it returns at once. At most ``rows`` rows are returned, and columns and ``attrs``
+        are those of `frame`. Rows that `keep` has dropped or spilled meanwhile count towards
+        ``rows``, and are not returned. Interrupting the kernel (Ctrl-C) ends the wait and returns
+        the rows so far, with ``attrs["interrupted"]`` set. A recording never waits.
 
-        >>> events = prog["events"].collect(seconds=5, rows=100)      # doctest: +SKIP
+        Raises ValueError when ``seconds`` or ``rows`` is negative; TargetError when the agent ends
+        during the wait.
+
+        >>> lab.run(["/bin/ls", "-l", "/"]).returncode
+        0
+        >>> len(prog["starts"].collect(seconds=5, rows=1))
+        1
         """
         check_limits(seconds, rows)
         interrupted = False
@@ -109,17 +123,21 @@ class EventSource(ABC):
         size_bytes: int | None = None,
         spill: str | Path | None = None,
     ) -> None:
-        """From now on, keep at most so many ``rows``, and records of at most ``size_bytes``.
+        """From now on, keep at most ``rows`` rows, and records of at most ``size_bytes`` bytes.
 
-        Bytes are those of the kernel's buffer, 8 more than the C struct a row; ``keep()`` is back
-        to 256 MiB. The oldest rows go first, and are counted in ``dropped``, apart from those that
-        were ``lost`` in the kernel. With ``spill`` they go into a recording of that name instead
-        (`open_recording`), which ends with the next `keep` or the program: so every row is either
-        there or in `frame`. `collect` does not hand out what has gone. Raises RecordingError when
-        the file cannot be made.
+        Bytes are those of the kernel's buffer: a row of a ring buffer takes 8 more than the C
+        struct, rounded up to a multiple of 8. ``rows`` alone lifts the limit of bytes; ``keep()``
+        returns to 256 MiB. The oldest rows go first, and are counted in ``dropped``, apart from
+        rows ``lost`` in the kernel. With ``spill``, a path, they go into a recording instead
+        (`open_recording`), which ends with the next `keep` or the program, and are counted in
+        ``spilled``: so every row is either there or in `frame`. `collect` does not return them.
 
-        >>> prog["reads"].keep(rows=100_000)                          # doctest: +SKIP
-        >>> prog["reads"].keep(rows=100_000, spill="older.arrows")    # doctest: +SKIP
+        Raises ValueError for a limit below 1; RecordingError when the file cannot be made.
+
+        >>> prog["starts"].keep(rows=5, spill="older.arrows")
+        >>> shell = lab.run(["/bin/sh", "-c", script])
+        >>> len(prog["starts"].frame()), prog["starts"].spilled
+        (5, 14)
         """
         for name, most in (("rows", rows), ("size_bytes", size_bytes)):
             if most is not None and most < 1:
@@ -146,12 +164,20 @@ class EventSource(ABC):
 
     @property
     def waiting(self) -> int:
-        """How many rows have arrived that no ``collect`` has returned, those let go included."""
+        """Return how many rows no ``collect`` has returned yet, dropped and spilled ones included.
+
+        >>> prog["starts"].waiting
+        0
+        """
         return self._rows - self._taken
 
     @property
     def arrived(self) -> int:
-        """How many rows have ever arrived."""
+        """Return how many rows have ever arrived, dropped and spilled ones included.
+
+        >>> prog["starts"].arrived
+        0
+        """
         return self.dropped + self.spilled + self._rows
 
     def _since(self, row: int) -> tuple[int, list[tuple[int, bytes]]]:
@@ -171,7 +197,12 @@ class EventSource(ABC):
         return arrived, found[::-1]
 
     def close(self) -> None:
-        """Stop receiving. What has arrived stays readable."""
+        """Stop receiving. Rows that have arrived stay readable, and a file of `keep` is ended.
+
+        >>> prog["starts"].close()
+        >>> len(prog["starts"])
+        0
+        """
         self._connection.ignore(self._ident, self._receive)
         if self._spill is not None:
             self._spill.close()
@@ -179,11 +210,17 @@ class EventSource(ABC):
     def record(self, path: str | Path) -> Recorder:
         """Write every row that arrives from now on into a file, until its ``close``.
 
-        The file is an Arrow IPC stream, which can be read even when it is cut off; see
-        `ebpflab.open_recording`. Raises RecordingError when the file cannot be made.
+        ``path`` is the file, which is overwritten. Returns a recorder: a context manager with
+        ``rows``, the number in the file. The file is an Arrow IPC stream, which can be read even
+        when it is cut off; see `ebpflab.open_recording`. When the disk is full, recording ends with
+        a line printed, and the stream goes on. Raises RecordingError when the file cannot be made.
 
-        >>> with prog["reads"].record("reads.arrows"):                # doctest: +SKIP
-        ...     lab.run(["dd", "if=/dev/zero", "of=/dev/null", "count=1000"])
+        Source: the Arrow columnar format, "IPC Streaming Format".
+
+        >>> with prog["starts"].record("starts.arrows") as recorder:
+        ...     shell = lab.run(["/bin/sh", "-c", script])
+        >>> recorder
+        <Recorder 'starts.arrows': 18 rows recorded, 0 lost>
         """
         self._sync()
         recorder = self._recorder(path, self._sync)

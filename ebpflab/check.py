@@ -5,12 +5,17 @@
     counts   a learner's own table, against the secrets -> Verdict
     measured a learner's own measurement, likewise      -> Verdict
 
-The workload's words hold names in braces, `run` draws a number for each, and whoever wants to be
-right must count: another run has other numbers. A Verdict is true or false, and says what is off
-("one too many", "a million times too much") without ever holding the number that was due.
+The workload's words hold names in braces, and `run` draws a number for each, so an answer has to be
+counted: another run has other numbers. A Verdict is true or false, and says what is off ("one too
+many", "a million times too much") without ever holding the number that was due.
 
->>> task = check.run(lab, ["/bin/dd", "bs=7", "count={n}"], n=(5, 40))      # doctest: +SKIP
->>> check.counts(prog["writes"].frame(), {task.pid: "n"}, task)             # doctest: +SKIP
+>>> task = check.run(lab, check.repeated("/bin/true"), n=(4, 9))
+>>> steps = prog["steps"].collect()
+>>> execs = steps[(steps["what"] == "exec") & (steps["comm"] == "true")]
+>>> check.answers({"execs": "n"}, {"execs": len(execs)}, task)
+right: execs
+>>> check.answers({"execs": "n + 1"}, {"execs": len(execs)}, task)
+not yet: execs: one too many
 """
 
 from __future__ import annotations
@@ -58,7 +63,14 @@ _COUNTED_TWICE = f"{_TWICE}: are entries and returns both counted, or is it atta
 
 @dataclass(frozen=True)
 class Task:
-    """A workload that has run; ``secrets`` are its counts, which are not shown."""
+    """A workload that has run; ``secrets`` are its counts, which are not shown.
+
+    Made by `run`. ``pid`` is its process id on the traced machine, ``returncode`` its exit status
+    and ``stdout`` its text.
+
+    >>> Task(7, 0, "", {"n": 12})
+    Task(pid=7, returncode=0, stdout='')
+    """
 
     pid: int
     returncode: int
@@ -66,7 +78,13 @@ class Task:
     secrets: Mapping[str, int] = field(default_factory=dict, repr=False)
 
     def value(self, formula: Formula) -> Number:
-        """What a formula comes to with the secrets. Raises ValueError where it is none."""
+        """Return the number that a formula of the secrets comes to.
+
+        ``formula`` is a number, or arithmetic as text. Raises ValueError where it is neither.
+
+        >>> Task(7, 0, "", {"n": 12}).value("2 * n + 1")
+        25
+        """
         if not isinstance(formula, str):
             return _number(formula, repr(formula))
         try:
@@ -80,7 +98,15 @@ class Task:
 
 
 class Verdict:
-    """Whether an exercise is done, and what is off; true where all of it is right."""
+    """Whether an exercise is done, and what is off; true where all of it is right.
+
+    It prints a line for each thing that was looked at. ``problems`` has what is off with each, or
+    None.
+
+    >>> answers({"rows": 3, "losses": 0}, {"rows": 4, "losses": 0})
+    not yet: rows: one too few
+    right: losses
+    """
 
     def __init__(self, problems: Mapping[str, str | None]) -> None:
         self.problems = dict(problems)
@@ -108,9 +134,14 @@ def run(
     env: dict[str, str] | None = None,
     **secrets: tuple[int, int],
 ) -> Task:
-    """Run a command on the traced machine, ``{name}`` in its words being a secret random number.
+    """Run a command on the traced machine, with secret random numbers in its words.
 
-    Each of ``secrets`` is a lowest and a highest number. Raises what `Lab.run` raises.
+    ``argv`` and ``env`` are those of `Lab.run`. Each keyword of ``secrets`` is a pair, the lowest
+    and the highest number; the number that is drawn replaces ``{name}`` in each word. Returns a
+    `Task`. Raises what `Lab.run` raises.
+
+    >>> check.run(lab, check.repeated("/bin/true"), n=(4, 9)).returncode
+    0
     """
     drawn = {name: random.randint(*limits) for name, limits in secrets.items()}
     done = lab.run([_filled(word, drawn) for word in argv], env=env)
@@ -118,10 +149,10 @@ def run(
 
 
 def repeated(command: str, times: str = "{n}") -> list[str]:
-    """A shell that runs ``command`` so many times, and starts nothing else.
+    """Return the words of a shell that runs ``command`` ``times`` times, and starts nothing else.
 
-    Counting is done by builtins, and the last ``:`` keeps the shell from becoming the last
-    command. The counter is ``$i``, from 0 on.
+    ``times`` is a number as text, or a secret's name in braces. Counting is done by builtins, and
+    the last ``:`` keeps the shell from becoming the last command. The counter is ``$i``, from 0 on.
 
     >>> repeated("/bin/true")[:2]
     ['/bin/sh', '-c']
@@ -138,8 +169,13 @@ def answers(
 ) -> Verdict:
     """Compare predictions with what the kernel has seen, by the same names.
 
-    A prediction is a number, a formula of the task's secrets, or None for none yet. ``within`` is
-    the part by which it may be off. What was seen is not told.
+    ``given`` has the predictions: a number, a formula of the task's secrets, or None for none yet.
+    ``seen`` has the numbers that were counted, and ``task`` the secrets. ``within`` is the part by
+    which a prediction may be off: 0.1 is 10 %. Returns a `Verdict`, which does not show the numbers
+    of ``seen``.
+
+    >>> answers({"rows": "2 * n"}, {"rows": 24}, Task(7, 0, "", {"n": 12}))
+    right: rows
     """
     task = task or Task(0, 0, "")
     return Verdict({what: _judged(given.get(what), seen[what], task, within) for what in seen})
@@ -156,10 +192,16 @@ def counts(
 ) -> Verdict:
     """Compare a table that the learner's program has filled with what is due by the secrets.
 
-    ``found`` is a table's frame, its last column the counts; those of a per-CPU table are added
-    up. ``slips`` tells what a wrong count means: formula to words; ``mistaken`` what a wrong key
-    is: words to keys. Other keys than those of ``due`` are let pass, since the machine does other
-    things, too, unless ``exactly``.
+    ``found`` is a table's frame, its last column the counts, or a mapping of keys to counts; those
+    of a per-CPU table are added up. ``due`` has the formula for each key, and ``task`` the secrets.
+    ``slips`` says what a wrong count means: formula to words; ``mistaken`` what a wrong key is:
+    words to keys. Other keys than those of ``due`` are ignored, since the machine does other
+    things, too; with ``exactly``, they are a mistake.
+
+    Returns a `Verdict`. Raises ValueError for a text that is not a formula.
+
+    >>> counts({7: 13}, {7: "n"}, Task(7, 0, "", {"n": 12}))
+    not yet: the count of 7: one too many
     """
     table, task = _mapping(found, _words(due)), task or Task(0, 0, "")
     if not table:
@@ -179,7 +221,15 @@ def counts(
 def measured(
     what: str, found: Number, due: Formula, task: Task, *, within: float = 0.25
 ) -> Verdict:
-    """Compare a measurement with what is due by the secrets, give or take the part ``within``."""
+    """Compare a measurement with what is due by the secrets.
+
+    ``what`` names it, ``found`` is the measurement, ``due`` a formula of the secrets of ``task``,
+    in the same unit. ``within`` is the part by which it may be off: 0.25 is 25 %. Returns a
+    `Verdict`. Raises ValueError where ``due`` is not a formula.
+
+    >>> measured("the median, in ms", 41e6, "n", Task(7, 0, "", {"n": 40}))
+    not yet: the median, in ms: a million times too much: ...
+    """
     return Verdict({what: _off(found, task.value(due), within)})
 
 

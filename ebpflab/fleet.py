@@ -30,15 +30,19 @@ _WAIT_STEP_SECONDS = 0.1
 
 
 class Fleet(Closing):
-    """Several machines. Also a context manager.
+    """Several machines, traced at once. Also a context manager.
 
-    ``targets`` are those of `Lab`; each names its rows in the column ``host``. Raises TargetError
-    when none of them can be reached.
+    ``targets`` are those of `Lab`, such as "ssh://web-1"; each names its rows in the column
+    ``host``. ``labs`` has the lab of each target, and ``failed`` the error of each that is left
+    out. Raises TargetError when a target is named twice, or none can be traced.
 
-    >>> fleet = Fleet(["ssh://web-1", "ssh://web-2"])                 # doctest: +SKIP
-    >>> progs = fleet.load(source)                                    # doctest: +SKIP
-    >>> progs.each(lambda prog: prog.attach_kprobe(event="vfs_read", fn_name="f"))  # doctest: +SKIP
-    >>> progs.collect("reads", seconds=5)                             # doctest: +SKIP
+    >>> progs = fleet.load(source)
+    >>> progs.programs
+    {'replay:web-1': <Program read_begins, read_ends: not attached>,
+     'replay:web-2': <Program read_begins, read_ends: not attached>}
+    >>> attached = progs.each(lambda prog: prog.attach_kprobe("vfs_read", "read_begins"))
+    >>> progs.frame("latency_ns").groupby("host")["value"].sum().to_dict()
+    {'replay:web-1': 810, 'replay:web-2': 810}
     """
 
     def __init__(self, targets: Sequence[str]) -> None:
@@ -93,11 +97,26 @@ class Fleet(Closing):
         notice(f"{host} is left out: {error}")
 
     def load(self, source: str | Path, **options: Any) -> FleetProgram:
-        """`Lab.load` on every machine."""
+        """Load a program on every machine at once: `Lab.load`, with its parameters.
+
+        Returns a `FleetProgram`, without the machines that failed. Raises what `Lab.load` raises
+        where that happens on every machine, as for C that does not compile.
+
+        >>> list(fleet.load(source).programs)
+        ['replay:web-1', 'replay:web-2']
+        """
         return FleetProgram(self, self._ask(self.labs, lambda lab: lab.load(source, **options)))
 
     def run(self, argv: Sequence[str]) -> dict[str, Completed]:
-        """`Lab.run` on every machine, by host. Interrupting the notebook kernel kills them all."""
+        """Run a command on every machine at once, and return each `Completed` by host.
+
+        ``argv`` is that of `Lab.run`. Interrupting the notebook kernel kills the commands. Raises
+        WorkloadError where none of them can start.
+
+        >>> done = fleet.run(["/bin/dd", "if=/dev/zero", "of=/dev/null", "bs=4093", "count=503"])
+        >>> {host: each.returncode for host, each in done.items()}
+        {'replay:web-1': 0, 'replay:web-2': 0}
+        """
         started: list[Workload] = []
         interrupted = threading.Event()
 
@@ -117,7 +136,12 @@ class Fleet(Closing):
             raise
 
     def close(self) -> None:
-        """Close every lab."""
+        """Close every lab. May be called twice.
+
+        >>> fleet.close()
+        >>> [lab.closed for lab in fleet.labs.values()]
+        [True, True]
+        """
         for lab in self.labs.values():
             lab.close()
 

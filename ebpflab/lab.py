@@ -31,7 +31,15 @@ from ebpflab.usdt import USDT
 
 @dataclass(frozen=True)
 class Completed:
-    """A command that has ended on the traced machine."""
+    """A command that has ended on the traced machine.
+
+    Returned by `Lab.run`, `Workload.wait` and `Workload.stop`. ``stdout`` and ``stderr`` are text;
+    bytes that are not UTF-8 become U+FFFD.
+
+    >>> done = lab.run(["/bin/ls", "-l", "/"])
+    >>> done.argv, done.returncode, done.truncated
+    (('/bin/ls', '-l', '/'), 0, False)
+    """
 
     argv: tuple[str, ...]
     pid: int
@@ -49,10 +57,16 @@ class Lab(Closing):
     ``target`` is "auto" (the first of local, vm and replay that can do what the chapters need),
     "local", "vm", another machine as "ssh://user@host", or "replay", which plays the recording of
     the chapter that runs ("replay:01-kprobes" names one). The environment variable EBPFLAB_TARGET
-    overrides "auto". Raises a TargetError that says what to do when no machine can be had.
+    overrides "auto".
 
-    >>> with Lab() as lab:                                            # doctest: +SKIP
-    ...     prog = lab.load(source)
+    Raises TargetError when no machine can be had, with what to do; RecordingError when there is no
+    such recording. Once the lab is closed or its agent has ended, requests raise a TargetError,
+    such as ConnectionLost. A recording raises NotRecorded for what was not asked when it was made.
+
+    >>> with Lab("replay:01-kprobes") as lab:
+    ...     lab.kernel, lab.arch
+    Nothing is traced: this is a recording of Linux 6.12...
+    ('6.12.118+deb13-cloud-amd64', 'x86_64')
     """
 
     def __init__(self, target: str = "auto") -> None:
@@ -92,7 +106,11 @@ class Lab(Closing):
     def attrs(self) -> dict[str, object]:
         """Where data comes from; every DataFrame carries it in its ``attrs``.
 
+        Keys: target, kernel, arch, bcc, clock_offset_ns, and, of a recording, recorded (its date).
         ``clock_offset_ns`` added to ``bpf_ktime_get_ns()`` is nanoseconds since 1970, UTC.
+
+        >>> lab.attrs["kernel"], lab.attrs["bcc"]
+        ('6.12.118+deb13-cloud-amd64', '0.31.0')
         """
         return {
             "target": self.target,
@@ -120,12 +138,22 @@ class Lab(Closing):
         headers: str | None = None,
         usdt_contexts: Sequence[USDT] = (),
     ) -> Program:
-        """Compile a BPF program: C text, or the path of a ``.c`` file.
+        """Compile a BPF program and return it as a `Program`.
 
-        Running the same notebook cell again closes the program that it loaded before. The same
-        text is not compiled twice in the life of a lab. ``headers`` names a kernel headers tree
-        to use whatever it matches. The probes of ``usdt_contexts`` (`Lab.usdt`) are attached
-        at once. Raises CompileError, HeadersError; AttachError, VerifierError for USDT probes.
+        ``source`` is C text, or the path of a ``.c`` file. ``cflags`` are further flags of clang,
+        such as ``-DPID=1``. ``headers`` is the path of a kernel headers tree to use, whatever it
+        matches. The probes of ``usdt_contexts`` (`Lab.usdt`) are attached at once, as are functions
+        whose name says where (``TRACEPOINT_PROBE``, ``KFUNC_PROBE``, ``kprobe__...``).
+
+        Running the same notebook cell again closes the program that it loaded before. The same text
+        is not compiled twice in the life of a lab.
+
+        Raises CompileError with the line of your C; HeadersError when kernel headers are missing;
+        ProgramError when there is no C to compile or the kernel cannot make a map. For what
+        attaches at once: UnknownEvent, AttachError, VerifierError.
+
+        >>> lab.load(source).functions
+        ['syscall__execve']
         """
         cells.retire()
         text = _read_source(source)
@@ -172,9 +200,12 @@ class Lab(Closing):
     ) -> Completed:
         """Run a command on the traced machine and wait for its end.
 
-        Interrupting the notebook kernel kills it. Raises WorkloadError when it cannot start.
+        ``argv`` is a list of strings or paths, the program first; no shell reads it. ``input`` is
+        the text of its standard input, ``cwd`` its folder, and ``env`` is added to its environment.
+        Returns a `Completed`. Interrupting the notebook kernel kills the command. Raises
+        WorkloadError when it cannot start, or when ``argv`` or ``input`` is of another type.
 
-        >>> lab.run(["/bin/ls", "/"]).returncode                      # doctest: +SKIP
+        >>> lab.run(["/bin/ls", "-l", "/"]).returncode
         0
         """
         return self.start(argv, input=input, cwd=cwd, env=env).wait()
@@ -187,7 +218,14 @@ class Lab(Closing):
         cwd: str | None = None,
         env: dict[str, str] | None = None,
     ) -> Workload:
-        """Start a command on the traced machine and go on: ``.pid``, ``.wait()``, ``.stop()``."""
+        """Start a command on the traced machine and return at once.
+
+        Parameters and exceptions are those of `run`. Returns a `Workload`, with the process id in
+        ``pid``. The command is killed when the lab is closed.
+
+        >>> lab.start(["/usr/bin/python3", "-c", writer]).pid
+        407
+        """
         command = [argv] if isinstance(argv, str) else [_word(each) for each in argv]
         if not isinstance(input, str):
             raise WorkloadError(f"input= is text (str), and is of type {type(input).__name__}.")
@@ -204,54 +242,112 @@ class Lab(Closing):
     # -- discovery ---------------------------------------------------------------------------
 
     def features(self) -> pd.DataFrame:
-        """What the traced machine can do: feature, status (yes, no, unknown), reason, fix."""
+        """Return what the traced machine can do, a row for each feature.
+
+        Columns, all text: feature; status, a categorical of "yes", "no" and "unknown"; reason; fix,
+        which is empty where nothing has to be done.
+
+        >>> lab.features().set_index("feature").loc[["BTF", "kprobes"], "status"].to_dict()
+        {'BTF': 'yes', 'kprobes': 'yes'}
+        """
         rows = self._connection.request(messages.FEATURES, messages.Nothing()).ok["features"]
         if "vm" in (self.target, self.recording and self.recording["target"]):
             rows = [row for row in rows if row["feature"] not in HOSTING]
         return features_frame(rows)
 
     def syscall_name(self, name: str) -> str:
-        """The kernel function of a system call: "execve" -> "__x64_sys_execve"."""
+        """Return the kernel function of the system call ``name``.
+
+        Raises UnknownEvent, with the closest names. Source: Linux 4.17, commit fa697140f9a2, since
+        when the function's name begins with the architecture.
+
+        >>> lab.syscall_name("execve")
+        '__x64_sys_execve'
+        """
         return self._connection.request(messages.SYSCALL_NAME, messages.ByName(name=name)).ok[
             "name"
         ]
 
     def kernel_functions(self, pattern: str = "*") -> list[str]:
-        """Kernel functions that can be probed, by shell pattern: ``vfs_*``."""
+        """Return the names of kernel functions that can be probed, sorted.
+
+        ``pattern`` is a shell pattern, such as ``vfs_*``. Source: ``available_filter_functions`` of
+        tracefs (Documentation/trace/ftrace.rst), or /proc/kallsyms where that is missing.
+
+        >>> lab.kernel_functions("*sys_execve*")[-2:]
+        ['__x64_sys_execve', '__x64_sys_execveat']
+        """
         asked = messages.ByPattern(pattern=pattern)
         return self._connection.request(messages.KERNEL_FUNCTIONS, asked).ok["names"]
 
     def tracepoints(self, pattern: str = "*") -> list[str]:
-        """Tracepoints as ``category:name``, by shell pattern: ``sched:*``."""
+        """Return the tracepoints of the kernel as ``category:name``, sorted.
+
+        ``pattern`` is a shell pattern of the whole name, such as ``sched:*``. Raises AttachError
+        where tracefs is not mounted.
+
+        >>> lab.tracepoints("sched:sched_process_*")[:2]
+        ['sched:sched_process_exec', 'sched:sched_process_exit']
+        """
         asked = messages.ByPattern(pattern=pattern)
         return self._connection.request(messages.TRACEPOINTS, asked).ok["names"]
 
     def tracepoint_format(self, tp: str) -> str:
-        """The fields of a tracepoint, as the kernel describes them."""
+        """Return the fields of a tracepoint, as the text of its ``format`` file in tracefs.
+
+        ``tp`` is ``category:name``. Raises UnknownEvent, with the closest names; AttachError where
+        tracefs is not mounted. Source: Documentation/trace/events.rst.
+
+        >>> print(lab.tracepoint_format("syscalls:sys_enter_bpf"))
+        name: sys_enter_bpf
+        ID: 559
+        format:
+        ...
+        """
         return self._connection.request(
             messages.TRACEPOINT_FORMAT, messages.OfTracepoint(tp=tp)
         ).ok["format"]
 
     def symbols(self, path: str, pattern: str = "*") -> pd.DataFrame:
-        """Function symbols of a program or library on the traced machine: symbol, address."""
+        """Return the function symbols of a program or library on the traced machine.
+
+        ``path`` is a path, or a library's short name such as "c"; ``pattern`` is a shell pattern.
+        Columns: symbol (text, sorted), address (int64, as linked). No rows where the file names no
+        functions. Raises UnknownEvent when there is no such file.
+
+        >>> lab.symbols(path, "main.*").head(2)
+                  symbol  address
+        0  main.checksum  4851072
+        1      main.deep  4851168
+        """
         asked = messages.SymbolsOf(path=str(path), pattern=pattern)
         rows = self._connection.request(messages.SYMBOLS, asked).ok["symbols"]
         return pd.DataFrame(rows, columns=["symbol", "address"])
 
     def go_functions(self, path: str, pattern: str = "*") -> pd.DataFrame:
-        """Functions of a Go program, by shell pattern: symbol, address, size_bytes.
+        """Return the functions of a Go program, by address.
 
-        In a pattern, ``[`` begins a set of characters: write ``*`` for what is in brackets, as in
-        ``main.Map*``. Raises UnknownEvent or AttachError where there is no Go program to read.
+        ``path`` is the program, ``pattern`` a shell pattern. In a pattern, ``[`` begins a set of
+        characters: write ``*`` for what is in brackets, as in ``main.Map*``. Columns: symbol
+        (text), address (int64, as linked), size_bytes (int64). Raises UnknownEvent when there is no
+        such file; AttachError when it is not a Go program, or is stripped.
 
-        >>> lab.go_functions(path, "main.*")                          # doctest: +SKIP
+        >>> lab.go_functions(path, "main.[dk]*")
+               symbol  address  size_bytes
+        0  main.known  4851008          36
+        1   main.deep  4851168         187
         """
         return self._go(path).frame(pattern)
 
     def go_runtime(self, path: str) -> GoRuntime:
-        """The Go runtime in a program: its version, and what C needs to find the goroutine.
+        """Return the Go runtime in a program: its version, and what C needs to find the goroutine.
 
-        >>> prog = lab.load(source, cflags=lab.go_runtime(path).cflags)   # doctest: +SKIP
+        ``path`` is the program. Returns a `GoRuntime`. Raises UnknownEvent when there is no such
+        file, AttachError when it is not a Go program.
+
+        >>> lab.go_runtime(path)
+        GoRuntime(version='go1.24.4', machine='x86_64', goid_offset=160)
+        >>> prog = lab.load(source, cflags=lab.go_runtime(path).cflags)
         """
         return self._go(path).runtime()
 
@@ -259,24 +355,32 @@ class Lab(Closing):
         return GoBinary(open_binary(self._connection, str(path)))
 
     def usdt(self, path: str | Path | None = None, pid: int | None = None) -> USDT:
-        """The USDT probes of a program or library, to be enabled and given to `load`.
+        """Return the USDT probes of a program or library, to be enabled and given to `load`.
 
-        Of every process that uses it, now or later; with ``pid`` of that one alone. Raises
-        UnknownEvent when the file is missing or has none; AttachError when the process does not
-        use it.
+        ``path`` is the file, probed in every process that uses it, now or later. ``pid`` limits
+        that to one process; without ``path``, it is the program that this process runs.
 
-        >>> usdt = lab.usdt("/opt/ebpflab/labs/usdt-c/usdt_loop")     # doctest: +SKIP
-        >>> usdt.enable_probe(probe="step", fn_name="on_step")        # doctest: +SKIP
-        >>> prog = lab.load(source, usdt_contexts=[usdt])             # doctest: +SKIP
+        Raises UnknownEvent when the file is missing or has no probes; AttachError when there is no
+        such process, or it does not use the file; ProgramError when neither is given.
+
+        >>> usdt = lab.usdt("/opt/ebpflab/labs/usdt-c/usdt_loop")
+        >>> usdt.enable_probe(probe="usdt_loop:step", fn_name="on_step")
+        >>> prog = lab.load(source, usdt_contexts=[usdt])
         """
         return USDT(self._connection, str(path or ""), pid)
 
     def usdt_probes(self, path: str | Path) -> pd.DataFrame:
-        """The USDT probes of a program or library, a row for each place where one can be hit.
+        """Return the USDT probes of a program or library, a row for each place of a probe.
 
-        Columns: provider, probe, arguments (size, negative when signed, and where it is:
-        ``-4@%edi``), semaphore (its address, 0 where there is none), address. No rows where
-        the file has no probes. Raises UnknownEvent when it is missing.
+        ``path`` is the file. Columns: provider, probe, arguments (text: each one's size in bytes,
+        negative when signed, and where it is, as in ``-4@%edi``), semaphore (uint64: its address, 0
+        where there is none), address (uint64). No rows where the file has no probes. Raises
+        UnknownEvent when it is missing.
+
+        >>> lab.usdt_probes(path)[["provider", "probe", "arguments"]]
+            provider probe                       arguments
+        0  usdt_loop  step  -4@%edx 8@(%rdi,%rax,8) 8@%rcx
+        1  usdt_loop  done                         -4@%ebx
         """
         rows = self._connection.request(messages.USDT_PROBES, messages.OfFile(path=str(path))).ok[
             "probes"
@@ -288,16 +392,35 @@ class Lab(Closing):
     # -- ending ------------------------------------------------------------------------------
 
     def close(self) -> None:
-        """Detach everything, end the agent, and the guest if one was started."""
+        """Detach everything, end the agent, and the guest if one was started.
+
+        May be called twice. Rows that have arrived stay readable.
+
+        >>> lab.close()
+        >>> lab.closed, len(prog["starts"].frame())
+        (True, 0)
+        """
         self._finalizer()
 
     @property
     def closed(self) -> bool:
+        """Whether the lab was closed.
+
+        >>> lab.closed
+        False
+        """
         return not self._finalizer.alive
 
     @property
     def lost(self) -> TargetError | None:
-        """Why this lab cannot be asked any more, or None while it can."""
+        """The TargetError that ended this lab, or None while it can be used.
+
+        >>> lab.lost is None
+        True
+        >>> lab.close()
+        >>> print(lab.lost)
+        This lab is closed. Make a new one with Lab().
+        """
         return self._connection.lost
 
     def __repr__(self) -> str:
@@ -322,13 +445,27 @@ class Lab(Closing):
 
 
 class Workload:
-    """A command that runs on the traced machine."""
+    """A command that runs on the traced machine; made by `Lab.start`.
+
+    ``argv`` is the command, ``pid`` its process id there.
+
+    >>> workload = lab.start(["/usr/bin/python3", "-c", writer])
+    >>> workload.stop().returncode
+    -15
+    """
 
     def __init__(self, connection: Connection, argv: tuple[str, ...], pid: int) -> None:
         self._connection, self.argv, self.pid = connection, argv, pid
 
     def wait(self) -> Completed:
-        """Wait for its end. Interrupting the wait kills it."""
+        """Wait for the command's end and return it as a `Completed`.
+
+        Interrupting the wait kills the command. Raises WorkloadError when its end has been returned
+        before.
+
+        >>> lab.start(["/bin/ls", "-l", "/"]).wait().returncode
+        0
+        """
         try:
             answer = self._connection.request(messages.WAIT, messages.OfProcess(pid=self.pid))
         except KeyboardInterrupt:
@@ -344,11 +481,23 @@ class Workload:
         )
 
     def kill(self) -> None:
-        """End it with SIGKILL, and wait for nothing. Where it has ended, nothing happens."""
+        """Send SIGKILL to the command and its process group, and return at once.
+
+        Nothing happens where the command has ended.
+
+        >>> workload.kill()
+        """
         self._connection.tell(messages.STOP, messages.Stop(pid=self.pid, signal=signal.SIGKILL))
 
     def stop(self) -> Completed:
-        """End it with SIGTERM and wait for its end."""
+        """Send SIGTERM to the command and its process group, and wait for the command's end.
+
+        Returns a `Completed`, whose ``returncode`` is -15 where the signal ended it. Raises
+        WorkloadError when its end has been returned before. Source: signal(7).
+
+        >>> workload.stop().returncode
+        -15
+        """
         self._connection.request(messages.STOP, messages.Stop(pid=self.pid, signal=signal.SIGTERM))
         return self.wait()
 

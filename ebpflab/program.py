@@ -36,8 +36,17 @@ if TYPE_CHECKING:
 class Program(Closing):
     """A BPF program that `Lab.load` has compiled. Also a context manager.
 
-    ``prog["events"]`` is a `Stream` for a ring or perf buffer and a `Table` for any other map.
-    Running a notebook cell again takes away the probes that its last run attached.
+    ``prog["events"]`` is a `Stream` for a ring or perf buffer and a `Table` for any other map; it
+    raises UnknownName, with the closest names, when there is no such map. Running a notebook cell
+    again takes away the probes that its last run attached.
+
+    The attach methods take ``fn_name``, the name of a C function of the program. All of them raise
+    UnknownName when it has no such function, and VerifierError, with the decisive line, when the
+    kernel's verifier rejects it.
+
+    >>> prog.attach_kprobe(event=lab.syscall_name("execve"), fn_name="syscall__execve")
+    >>> prog
+    <Program syscall__execve: kprobe __x64_sys_execve -> syscall__execve; starts: 0 rows, 0 lost>
     """
 
     def __init__(
@@ -125,7 +134,17 @@ class Program(Closing):
 
     @property
     def messages(self) -> Messages:
-        """What the program says with ``bpf_trace_printk``, as a stream."""
+        """The lines that the program prints with ``bpf_trace_printk``, as a `Messages` stream.
+
+        Raises UnknownName when the program does not call it.
+
+        >>> shell = lab.run(["/bin/sh", "-c", "/bin/ls / > /dev/null; /bin/date"])
+        >>> prog.messages.collect(seconds=5, rows=3)[["tid", "message"]]
+           tid                     message
+        0  404  executing program: python3
+        1  408       executing program: sh
+        2  409       executing program: sh
+        """
         if self._messages is None:
             raise UnknownName("The program does not call bpf_trace_printk, so it has no messages.")
         return self._messages
@@ -133,21 +152,27 @@ class Program(Closing):
     def stacks(
         self, counts: str = "counts", stacks: str = "stacks", *, pid: int | None = None
     ) -> pd.DataFrame:
-        """The stacks of a ``BPF_STACK_TRACE`` with the names of their functions.
+        """Return the stacks of a ``BPF_STACK_TRACE`` with the names of their functions.
 
-        ``counts`` is the map whose keys hold the stacks' numbers (``user_stack_id``,
-        ``kernel_stack_id``) and ``pid``, and whose value is a number: samples, nanoseconds. One
-        row for each of its entries, the largest ``value`` first, with the key's other columns and
-        ``stack``: a tuple of `Frame`, the outermost caller first, the kernel's after the
-        program's. ``pid`` names the process where the key does not.
+        ``counts`` is the name of the map whose keys hold the stacks' numbers (``user_stack_id``,
+        ``kernel_stack_id``) and ``pid``, and whose value is a number: samples, nanoseconds.
+        ``stacks`` is the name of the ``BPF_STACK_TRACE``. ``pid`` names the process where the key
+        does not.
 
-        Names are found while a process lives; later only for what `Lab.run` and `Lab.start`
-        have started after the program was loaded. ``attrs``, in the unit of the values: total;
-        lost, whose number another stack had (a frame ``[lost]``); no_user_stack; unknown, with a
-        function ``[unknown]`` in it, and unknown_modules, the files to blame. Raises ProgramError
-        when no column of ``counts`` holds stacks.
+        One row for each entry of ``counts``, the largest ``value`` first, with the key's other
+        columns and ``stack``: a tuple of `Frame`, the outermost caller first, the kernel's after
+        the program's. ``attrs``, in the unit of the values: total; lost, whose number another stack
+        had (a frame ``[lost]``); no_user_stack; unknown, with a function ``[unknown]`` in it, and
+        unknown_modules, the files to blame.
 
-        >>> prog.stacks()                                             # doctest: +SKIP
+        Names are found while a process lives; later only for what `Lab.run` and `Lab.start` have
+        started after the program was loaded. Raises ProgramError when ``stacks`` is not a
+        ``BPF_STACK_TRACE``, when it is not clear which columns of ``counts`` hold stacks, or when
+        the process is missing; UnknownName when there is no such map.
+
+        >>> row = prog.stacks().loc[1]
+        >>> row["comm"], int(row["value"]), [frame.name for frame in row["stack"]][-3:]
+        ('hot', 328, ['main', 'serve', 'checksum'])
         """
         table = self[stacks]
         if not isinstance(table, StackTable):
@@ -159,28 +184,51 @@ class Program(Closing):
     def attach_kprobe(self, event: str, fn_name: str, event_off: int = 0) -> None:
         """Run ``fn_name`` each time the kernel enters the function ``event``.
 
-        Raises UnknownEvent (with the closest names) or AttachError, which tell why; and
-        VerifierError when the kernel refuses the C function.
-        Source: Documentation/trace/kprobes.rst.
+        ``event`` is a name that `Lab.kernel_functions` lists; ``event_off`` is a number of bytes
+        into that function, the first byte of an instruction. Raises UnknownEvent (with the closest
+        names) when the kernel has no such function, and AttachError, with the reason, when it
+        refuses the probe. Source: Documentation/trace/kprobes.rst.
 
-        >>> prog.attach_kprobe(event=lab.syscall_name("execve"), fn_name="trace")  # doctest: +SKIP
+        >>> prog.attach_kprobe(event=lab.syscall_name("execve"), fn_name="syscall__execve")
+        >>> prog.attached
+        ['kprobe __x64_sys_execve -> syscall__execve']
         """
         self._attach("kprobe", fn_name, event=event, event_off=event_off or None)
 
     def attach_kretprobe(self, event: str, fn_name: str, maxactive: int = 0) -> None:
         """Run ``fn_name`` each time the kernel function ``event`` returns.
 
-        ``maxactive`` is how many calls may be under way at once before returns are missed; 0
-        leaves it to the kernel.
+        ``maxactive`` is how many calls may be under way at once before returns are missed; 0 leaves
+        it to the kernel. Raises what `attach_kprobe` raises. Source:
+        Documentation/trace/kprobes.rst.
+
+        >>> prog.attach_kretprobe(event="vfs_read", fn_name="read_ends")
+        >>> prog.attached
+        ['kretprobe vfs_read -> read_ends']
         """
         self._attach("kretprobe", fn_name, event=event, maxactive=maxactive or None)
 
     def attach_tracepoint(self, tp: str, fn_name: str) -> None:
-        """Run ``fn_name`` at the tracepoint ``tp``, given as ``category:name``."""
+        """Run ``fn_name`` at the tracepoint ``tp``, given as ``category:name``.
+
+        The C function takes the tracepoint's record, ``struct tracepoint__category__name *args``.
+        Raises UnknownEvent (with the closest names) when there is no such tracepoint; AttachError
+        when the function reads beyond the record. Source: Documentation/trace/events.rst.
+
+        >>> prog.attach_tracepoint(tp="sched:sched_process_exec", fn_name="on_exec")
+        >>> prog.attached
+        ['tracepoint sched:sched_process_exec -> on_exec']
+        """
         self._attach("tracepoint", fn_name, tp=tp)
 
     def attach_raw_tracepoint(self, tp: str, fn_name: str) -> None:
-        """Run ``fn_name`` at the raw tracepoint ``tp``, given by its name alone."""
+        """Run ``fn_name`` at the raw tracepoint ``tp``, given by its name without a category.
+
+        Raises UnknownEvent (with the closest names) when there is no such tracepoint; AttachError
+        when the kernel refuses it.
+
+        >>> prog.attach_raw_tracepoint(tp="sched_process_exec", fn_name="on_exec")  # doctest: +SKIP
+        """
         self._attach("raw_tracepoint", fn_name, tp=tp)
 
     def attach_uprobe(
@@ -194,9 +242,17 @@ class Program(Closing):
     ) -> None:
         """Run ``fn_name`` when a process enters the function ``sym`` of the file ``name``.
 
-        ``name`` is a path, or a library's short name such as "c"; ``addr`` an address instead of
-        ``sym``, as linked (`Lab.symbols`); ``pid`` one process, -1 for all. Raises AttachError
-        for a place inside of an instruction.
+        ``name`` is a path, or a library's short name such as "c"; ``sym_off`` a number of bytes
+        into the function. ``addr`` is an address instead of ``sym``, as linked (`Lab.symbols`);
+        ``pid`` one process, -1 for all.
+
+        Raises UnknownEvent when there is no such file or function (with the closest functions);
+        AttachError when the file is not a program of this machine, when there is no such process,
+        or for a place inside of an instruction. Source: Documentation/trace/uprobetracer.rst.
+
+        >>> prog.attach_uprobe(name=path, sym="main.known", fn_name="on_call")
+        >>> prog.attached
+        ['uprobe /opt/ebpflab/labs/go-hello/work:main.known -> on_call']
         """
         places.check(self._connection, name, sym, addr, sym_off)
         try:
@@ -224,8 +280,13 @@ class Program(Closing):
     ) -> None:
         """Run ``fn_name`` when a process returns from the function ``sym`` of the file ``name``.
 
-        Refused (AttachError) for a Go program, which a uretprobe crashes, unless ``force`` is
-        given: see `attach_go_return`.
+        ``name``, ``sym``, ``addr`` and ``pid`` are those of `attach_uprobe`. Raises what that
+        raises, and AttachError for a Go program, which a uretprobe crashes, unless ``force`` is
+        given: see `attach_go_return`. Source: Documentation/trace/uprobetracer.rst.
+
+        >>> prog.attach_uretprobe(name=path, sym="tell", fn_name="ends")
+        >>> prog.attached
+        ['uretprobe /tmp/tmp.../naps:tell -> ends']
         """
         places.check(self._connection, name, sym, addr, 0)
         if not force:
@@ -235,12 +296,16 @@ class Program(Closing):
     def attach_go_return(self, name: str, sym: str, fn_name: str, pid: int = -1) -> None:
         """Run ``fn_name`` when a Go function returns: a uprobe on each return instruction.
 
-        ``name`` is the program's path, ``sym`` the function with its package. A function that
-        panics does not return, and is not seen. Pair entry and return by goroutine, never by
-        thread: `Lab.go_runtime`. Raises UnknownEvent (with the closest names) or AttachError
-        when the file is not a Go program, is stripped, or the function has no return.
+        ``name`` is the program's path, ``sym`` the function with its package, ``pid`` one process,
+        -1 for all. A function that panics does not return, and is not seen. Pair entry and return
+        by goroutine, never by thread: `Lab.go_runtime`. Raises UnknownEvent when there is no such
+        file or function (with the closest functions); AttachError when the file is not a Go
+        program, is built for another processor, is stripped, or the function has no return
+        instruction.
 
-        >>> prog.attach_go_return(name=path, sym="main.work", fn_name="done")  # doctest: +SKIP
+        >>> prog.attach_go_return(name=path, sym="main.handle", fn_name="ends")
+        >>> prog.attached
+        ['go_return /opt/ebpflab/labs/go-hello/work:main.handle -> ends']
         """
         binary = golang.GoBinary(golang.open_binary(self._connection, name))
         offsets = binary.returns(sym, self.lab.arch)
@@ -249,20 +314,36 @@ class Program(Closing):
     def attach_kfunc(self, fn_name: str) -> None:
         """Attach ``KFUNC_PROBE(fn_name, ...)`` again: `Lab.load` attaches it at once (fentry).
 
-        The kernel function is in the C function's name and is fixed when that is loaded, so
-        there is no ``event``. Raises UnknownEvent (with the closest names) or AttachError.
-        Source: BPF_PROG_TYPE_TRACING, Linux 5.5.
+        The kernel function is in the C function's name and is fixed when that is loaded, so there
+        is no ``event``. Raises UnknownEvent (with the closest names); AttachError when the kernel
+        has no BTF, or no place for a trampoline in the function. Source: BPF_PROG_TYPE_TRACING,
+        Linux 5.5.
 
-        >>> prog.attach_kfunc(fn_name="vfs_read")                     # doctest: +SKIP
+        >>> lab.load("KFUNC_PROBE(vfs_read) { return 0; }").attached
+        ['kfunc vfs_read -> kfunc__vmlinux__vfs_read']
         """
         self._attach("kfunc", self._named("kfunc__", fn_name))
 
     def attach_kretfunc(self, fn_name: str) -> None:
-        """The same for ``KRETFUNC_PROBE``: at the function's return, arguments included (fexit)."""
+        """Attach ``KRETFUNC_PROBE(fn_name, ...)`` again: at the function's return (fexit).
+
+        Its C function may take the function's arguments and, last, its result. For the rest, see
+        `attach_kfunc`.
+
+        >>> lab.load("KRETFUNC_PROBE(vfs_read) { return 0; }").attached
+        ['kretfunc vfs_read -> kretfunc__vmlinux__vfs_read']
+        """
         self._attach("kretfunc", self._named("kretfunc__", fn_name))
 
     def attach_lsm(self, fn_name: str) -> None:
-        """The same for ``LSM_PROBE``: asked by the kernel for permission. Source: Linux 5.7."""
+        """Attach ``LSM_PROBE(fn_name, ...)`` again: the kernel asks it for permission.
+
+        Raises UnknownEvent (with the closest hooks); AttachError where the kernel was built without
+        CONFIG_BPF_LSM. Source: Linux 5.7.
+
+        >>> lab.load(guard).attached
+        ['lsm path_mkdir -> lsm__path_mkdir']
+        """
         self._attach("lsm", self._named("lsm__", fn_name))
 
     def _named(self, prefix: str, name: str) -> str:
@@ -282,16 +363,21 @@ class Program(Closing):
     ) -> None:
         """Run ``fn_name`` ``sample_freq`` times a second, or each ``sample_period`` events.
 
-        ``ev_type`` and ``ev_config`` are a `PerfType` and a `PerfSWConfig` or `PerfHWConfig`;
-        ``pid`` is one process with all its threads and later children, -1 for all; ``cpu`` one
-        CPU, -1 for all. The period of a clock is in nanoseconds. BCC's ``group_fd`` is left out:
-        a descriptor of the agent means nothing here. Raises AttachError when the
-        machine has no such counter, and for a clock of more than 10,000 samples a second.
-        Source: perf_event_open(2).
+        ``ev_type`` and ``ev_config`` are a `PerfType` and a `PerfSWConfig` or `PerfHWConfig`. Give
+        one of ``sample_freq`` (Hz, on each CPU) and ``sample_period`` (events; for a clock,
+        nanoseconds). ``pid`` is one process with all its threads and later children, -1 for all;
+        ``cpu`` one CPU, -1 for all. BCC's ``group_fd`` is left out: a descriptor of the agent means
+        nothing here.
 
-        >>> prog.attach_perf_event(                                   # doctest: +SKIP
+        Raises AttachError when the machine has no such counter, when there is no such process, when
+        not exactly one rate is given, and for a clock of more than 10,000 samples a second. Source:
+        perf_event_open(2).
+
+        >>> prog.attach_perf_event(
         ...     ev_type=PerfType.SOFTWARE, ev_config=PerfSWConfig.CPU_CLOCK,
         ...     fn_name="on_sample", sample_freq=99)
+        >>> prog.attached
+        ['perf_event CPU_CLOCK at 99 Hz -> on_sample']
         """
         perf_events.check_rate(int(ev_type), int(ev_config), sample_period, sample_freq)
         self._attach(
@@ -316,27 +402,36 @@ class Program(Closing):
 
     @property
     def attached(self) -> list[str]:
-        """What is attached now, as ``kind place -> function``."""
+        """The probes that are attached now, as ``kind place -> function``.
+
+        >>> prog.attached
+        ['kprobe __x64_sys_execve -> syscall__execve']
+        """
         return self._attachments.names
 
     def stats(self) -> pd.DataFrame:
-        """How often the kernel ran each attached function, and how long that took.
+        """Return how often the kernel ran each attached function, and how long that took.
 
-        A row for each function: function, probe (all that it is attached to: the kernel counts
-        by function), hits, ns_per_hit (of your C alone, not of the way to it), total_ns, misses
-        (times that the kernel left it out, because this CPU was in it already). Counted from
-        zero when it is attached, and kept by `detach` and `close`. What the kernel does not
-        count is NA: everything before Linux 5.8, misses before 5.12.
+        A row for each function. Columns: function and probe (text; all that it is attached to: the
+        kernel counts by function), hits (Int64), ns_per_hit (Float64; of your C alone, not of the
+        way to it), total_ns (Int64), misses (Int64; times that the kernel left it out, because this
+        CPU was in it already). Counted from zero when it is attached, and kept by `detach` and
+        `close`. Counts that the kernel does not keep are NA: all of them before Linux 5.8, misses
+        before 5.12.
 
-        ``attrs["streams"]`` tells of each ring and perf buffer since the program was loaded:
-        events that have arrived, lost, share_lost (of all that were sent, 0 to 1), and
-        drain_ns_per_event, what of the agent's time on a CPU it took to pass one on.
-        ``attrs["compilation"]`` has the seconds that BCC took, the includes that were precompiled
-        (None without any), and the reason where some were not.
-        Source: ``struct bpf_prog_info``, while BPF_ENABLE_STATS is held.
+        ``attrs["streams"]`` has, for each ring and perf buffer since the program was loaded: events
+        that have arrived, lost, share_lost (of all that were sent, 0 to 1), and drain_ns_per_event,
+        the nanoseconds of a CPU that the agent took to pass one on. ``attrs["compilation"]`` has
+        the seconds that BCC took, the includes that were precompiled (None without any), and the
+        reason where some were not. Source: ``struct bpf_prog_info``, while BPF_ENABLE_STATS is
+        held.
 
-        >>> prog.stats()                                              # doctest: +SKIP
-        >>> pd.DataFrame(prog.stats().attrs["streams"]).T             # doctest: +SKIP
+        >>> prog.stats()[["probe", "hits", "ns_per_hit", "misses"]]
+                        probe  hits   ns_per_hit  misses
+        0   kretfunc vfs_read   122   9434.52459       0
+        1  kretprobe vfs_read    95  2386.757895       0
+        >>> list(prog.stats().attrs["streams"])
+        ['ends']
         """
         asked = messages.OfProgram(program=self._ident)
         stats = self._last_stats
@@ -357,19 +452,36 @@ class Program(Closing):
     # -- ending ------------------------------------------------------------------------------
 
     def detach(self) -> None:
-        """Take all probes away. Maps and streams stay readable; see `attach_again`."""
+        """Take all probes away. Maps and streams stay readable; see `attach_again`.
+
+        >>> prog.detach()
+        >>> prog.attached
+        []
+        """
         self._attachments.detach()
 
     def attach_again(self) -> None:
         """Attach once more all that was ever attached, after a `detach`. Else nothing happens.
 
-        Raises what attaching raises, for instance when a traced process has ended meanwhile:
-        then nothing is attached, and it can be tried again.
+        Raises what attaching raises, for instance when a traced process has ended meanwhile: then
+        nothing is attached, and it can be tried again.
+
+        >>> prog.detach()
+        >>> prog.attach_again()
+        >>> len(prog.attached)
+        2
         """
         self._attachments.attach_again(self._usdt_contexts)
 
     def close(self) -> None:
-        """Detach and give the program back. Rows that have arrived stay readable."""
+        """Detach and give the program back. Rows that have arrived stay readable.
+
+        May be called twice. The program's tables cannot be read any more.
+
+        >>> prog.close()
+        >>> prog.closed, len(prog["starts"].frame())
+        (True, 0)
+        """
         if not self._finalizer.alive:
             return
         for stream in self._streams:
@@ -382,7 +494,11 @@ class Program(Closing):
 
     @property
     def closed(self) -> bool:
-        """Whether it was closed, or its lab has ended."""
+        """Whether the program was closed, or its lab has ended.
+
+        >>> prog.closed
+        False
+        """
         return not self._finalizer.alive or self._connection.lost is not None
 
     @property

@@ -113,7 +113,15 @@ class Recorder(Closing):
 
 
 class Recording:
-    """A file that `Stream.record` has written, whole or cut off. See `ebpflab.open_recording`."""
+    """A file that `Stream.record` has written, whole or cut off. See `ebpflab.open_recording`.
+
+    ``attrs`` is what `Lab.attrs` was, with stream (its name) and start (a time, as text);
+    ``schema`` is Arrow's.
+
+    >>> recording = open_recording("starts.arrows")
+    >>> recording.attrs["stream"], recording.attrs["kernel"]
+    ('starts', '6.12.118+deb13-cloud-amd64')
+    """
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
@@ -142,7 +150,15 @@ class Recording:
             ) from None
 
     def batches(self) -> Iterator[pa.RecordBatch]:
-        """The rows, batch by batch: as much memory as one batch. Sets ``lost`` and ``whole``."""
+        """Yield the rows as Arrow record batches: as much memory as one batch.
+
+        Sets ``lost``, the number of events that were lost in the kernel, and, at the end,
+        ``whole``: False when the file was cut off. Raises RecordingError when the file has gone.
+
+        >>> recording = open_recording("starts.arrows")
+        >>> sum(batch.num_rows for batch in recording.batches()), recording.lost, recording.whole
+        (18, 0, True)
+        """
         self.lost, self.whole = 0, None
         with self._reader() as reader:
             while True:
@@ -164,15 +180,26 @@ class Recording:
             return file.read() == b"\xff\xff\xff\xff\0\0\0\0"
 
     def reader(self) -> pa.RecordBatchReader:
-        """The rows for a library that reads Arrow in batches, such as DuckDB.
+        """Return the rows for a library that reads Arrow in batches, such as DuckDB.
 
-        >>> rows = open_recording("reads.arrows").reader()            # doctest: +SKIP
-        >>> duckdb.sql("SELECT comm, count(*) FROM rows GROUP BY comm")  # doctest: +SKIP
+        >>> import duckdb
+        >>> rows = open_recording("starts.arrows").reader()
+        >>> duckdb.sql("SELECT comm, count(*) FROM rows GROUP BY comm ORDER BY comm").fetchall()
+        [('find', 12), ('python3', 1), ('sh', 5)]
         """
         return pa.RecordBatchReader.from_batches(self.schema, self.batches())
 
     def frame(self) -> pd.DataFrame:
-        """All rows as a DataFrame, with ``attrs`` as those of `Stream.frame`."""
+        """Return all rows as a DataFrame.
+
+        Columns are those of the stream; text is a categorical. ``attrs`` is that of the recording,
+        with lost and whole. Raises RecordingError when the file has gone.
+
+        >>> open_recording("starts.arrows").frame()[["comm", "filename"]].head(2)
+              comm     filename
+        0  python3      /bin/sh
+        1       sh  /usr/bin/ls
+        """
         table = pa.Table.from_batches(self.batches(), self.schema).unify_dictionaries()
         frame: pd.DataFrame = table.to_pandas()
         frame.attrs.update(self.attrs, lost=self.lost, whole=self.whole)
@@ -181,11 +208,17 @@ class Recording:
     def to_parquet(self, folder: str | Path) -> Path:
         """Copy the rows into a Parquet dataset, ``folder/host=.../date=.../NAME-0.parquet``.
 
-        ``host`` is the target and ``date`` the day (UTC) on which recording began. Other
-        recordings in ``folder`` stay. Memory is that of a few batches. ``attrs`` of `frame`, with
-        lost and whole, are in each file's metadata, as JSON under the key "ebpflab".
+        ``host`` is the target and ``date`` the day (UTC) on which recording began. Other recordings
+        in ``folder`` stay. Memory is that of a few batches. ``attrs`` of `frame`, with lost and
+        whole, are in each file's metadata, as JSON under the key "ebpflab". Returns ``folder``.
+        Raises RecordingError when the recording has gone.
 
-        >>> told = pyarrow.parquet.read_schema(path).metadata[b"ebpflab"]  # doctest: +SKIP
+        >>> folder = open_recording("starts.arrows").to_parquet("starts")
+        >>> [path] = folder.rglob("*.parquet")
+        >>> path.name
+        'starts-0.parquet'
+        >>> len(pd.read_parquet(path))
+        18
         """
         host = str(self.attrs["target"]).removeprefix("ssh://").replace("/", "_")
         constant = {"host": host, "date": str(self.attrs["start"])[:10]}

@@ -30,8 +30,11 @@ _NONE = -14  # EFAULT: there is no such stack; the code ran in the kernel alone,
 class Frame(NamedTuple):
     """A function in a stack.
 
-    ``module`` is the file that it is in; ``kind`` is "user", "kernel", "go", "python", or "jit"
-    for other code that a program made while it ran.
+    ``module`` is the file that it is in; ``kind`` is "user", "kernel", "go", "python", or "jit" for
+    other code that a program made while it ran.
+
+    >>> prog.stacks().loc[0, "stack"][0]
+    Frame(name='common_startup_64', kind='kernel', module='kernel')
     """
 
     name: str
@@ -40,12 +43,21 @@ class Frame(NamedTuple):
 
 
 class StackTable(Table):
-    """A ``BPF_STACK_TRACE`` of a program. `Program.stacks` gives the names of the functions."""
+    """A ``BPF_STACK_TRACE`` of a program. `Program.stacks` gives the names of the functions.
+
+    >>> prog["stacks"]
+    <Table 'stacks'>
+    """
 
     def frame(self) -> pd.DataFrame:
-        """One row a stack: ``stack_id``, and ``addresses``, a tuple that begins where it was.
+        """Return one row a stack.
 
-        >>> prog["stacks"].frame()                                    # doctest: +SKIP
+        Columns: stack_id (int32), the number that ``get_stackid`` gave; addresses, a tuple of whole
+        numbers that begins where the code was.
+
+        >>> stacks = prog["stacks"].frame()
+        >>> list(stacks), stacks.loc[0, "stack_id"].item()
+        (['stack_id', 'addresses'], 657)
         """
         keys, values, _ = self._read()
         addresses = values.view("u8").reshape(len(keys), -1) if len(keys) else np.empty((0, 1))

@@ -26,9 +26,19 @@ _TIME = "time_ns"
 class Stream(EventSource):
     """A ring or perf buffer of a program: the C struct's fields are the columns.
 
+    Numbers have the dtype of their C type (``u32`` is uint32), and a ``char`` array is text, up to
+    its first NUL; from 10,000 rows on, repeated texts are a categorical. An enum is a categorical
+    of its names. A perf buffer adds ``cpu`` (uint32). Where the struct is not known, each row is
+    the bytes of a record, in a column ``data``.
+
     ``EBPFLAB_RINGS(events, pages)`` declares a ring for each CPU, for several that send a lot. It
     is one stream; where the struct has a field ``time_ns``, the rows of each DataFrame are in the
     order of that, and otherwise each ring's in their own.
+
+    >>> prog["starts"]
+    <Stream 'starts': 0 rows, 0 lost, 0 bytes>
+    >>> prog["starts"].frame().dtypes[["time_ns", "pid", "ppid", "uid"]].astype(str).to_list()
+    ['uint64', 'uint32', 'uint32', 'uint32']
     """
 
     def __init__(
@@ -47,15 +57,19 @@ class Stream(EventSource):
         super().__init__(name, connection, ident, attrs)
 
     def live(self, column: str | None = None) -> Live:
-        """A view that moves: events per second, how ``column`` is spread, the last rows, lost.
+        """Return a view that moves: events per second, how ``column`` is spread, last rows, losses.
 
         ``column`` is a column of numbers; without it, a duration or a size where there is one. It
         starts at once: a program that was detached is attached again. Its *stop* detaches the
-        program, and *start* attaches what was attached. It looks, and takes no row away from
-        `collect`. Running the cell again, clearing its output or closing the program ends it,
-        and leaves the last picture. Raises UnknownName, with the closest columns.
+        program, and *start* attaches what was attached. It takes no row away from `collect`.
+        Running the cell again, clearing its output or closing the program ends it, and leaves the
+        last picture.
 
-        >>> live = prog["events"].live()                              # doctest: +SKIP
+        Raises UnknownName, with the closest columns; ProgramError when the program is closed.
+
+        >>> live = prog["calls"].live("latency_ns")
+        >>> live.stop()
+        >>> live.close()
         """
         from ebpflab.live import Live  # widgets take their time to import
         from ebpflab.live.sources import StreamSource, numeric
@@ -119,9 +133,13 @@ class Messages(EventSource):
     """Lines of ``bpf_trace_printk``, every field of trace_pipe a column.
 
     trace_pipe is one for the whole machine: lines of other programs appear as well, and another
-    reader of it takes lines away. Columns: task, tid (what trace_pipe prints is the thread id),
-    cpu, flags, time_s (seconds since boot), function, message.
-    Source: Documentation/trace/ftrace.rst.
+    reader of it takes lines away. Columns: task (text), tid (int64: what trace_pipe prints is the
+    thread id), cpu (int64), flags (text), time_s (float64, seconds since boot), function and
+    message (text). Source: Documentation/trace/ftrace.rst.
+
+    >>> shell = lab.run(["/bin/sh", "-c", "/bin/ls / > /dev/null; /bin/date"])
+    >>> prog.messages.collect(seconds=5, rows=3)["message"].to_list()
+    ['executing program: python3', 'executing program: sh', 'executing program: sh']
     """
 
     def __init__(self, connection: Connection, ident: int, attrs: dict[str, object]) -> None:

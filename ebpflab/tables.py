@@ -26,8 +26,11 @@ _ADDRESS_BYTES = (4, 16)
 class Table:
     """A map of a program: hash, array, LRU, per-CPU, LPM trie, histogram, queue, jump table, ...
 
-    Entries are written as in Python's dict, structs as a dict of their fields, and a jump table
-    takes the name of a function. What a per-CPU map is given, each CPU gets.
+    Entries are written as in Python's dict, structs as a dict of their fields, where what is left
+    out is zero, and a jump table takes the name of a function. A value that is written to a per-CPU
+    map is written for each CPU. Raises TableError when a key or value does not fit, when there is
+    no such entry to delete, when the map is full, or when the map cannot be written from outside.
+    Every method raises ProgramError when the program is closed.
 
     >>> prog["limits"]["bash"] = {"reads": 100}                       # doctest: +SKIP
     >>> del prog["limits"]["bash"]                                    # doctest: +SKIP
@@ -54,13 +57,19 @@ class Table:
         self._owner = owner
 
     def frame(self) -> pd.DataFrame:
-        """All entries, one a row: the key's columns, then the value's.
+        """Return all entries, one a row: the key's columns, then the value's.
 
-        A scalar key or value is called ``key`` or ``value``. A per-CPU map has a row for each
-        entry and CPU, with a column ``cpu``. A name that key and value share gets ``_value``.
-        The key of an LPM trie of addresses is a column ``network``. The values of a jump table
-        and of a map of maps are the kernel's numbers of the programs and maps. Raises TableError
-        for a queue or stack, which `pop` reads, and for maps without entries to read.
+        A scalar key or value is called ``key`` or ``value``; dtypes are those of `Stream`. A
+        per-CPU map has a row for each entry and CPU, with a column ``cpu`` (uint32). A name that
+        key and value share gets ``_value``. The key of an LPM trie of addresses is a column
+        ``network``. The values of a jump table and of a map of maps are the kernel's numbers of the
+        programs and maps. ``attrs`` has what `Lab.attrs` has, and end (time, UTC).
+
+        Raises TableError for a queue or stack, which `pop` reads, and for maps without entries to
+        read.
+
+        >>> prog["by_size"].frame().dtypes.astype(str).to_dict()
+        {'key': 'int64', 'value': 'uint64'}
         """
         keys, values, cpus = self._read()
         columns = self._key_columns(keys)
@@ -71,16 +80,24 @@ class Table:
         return self._labelled(pd.DataFrame(columns, copy=False))
 
     def histogram(self, scale: str = "log2") -> pd.DataFrame:
-        """The buckets of a ``BPF_HISTOGRAM``: an IntervalIndex ``bucket`` and a column ``count``.
+        """Return the buckets of a ``BPF_HISTOGRAM``, and how many values are in each.
 
-        ``scale`` is how the program chose its slots: "log2" for ``bpf_log2l(value)``, "linear"
-        for the value itself. Intervals are closed on the left: [4, 8) holds 4 to 7. Where the key
-        is a struct, its field ``slot`` (or its last one) is the slot, and there is a histogram
-        for each value of the others, which are levels of the index before ``bucket``. Raises
-        TableError where keys are no slots: negative, or too many.
+        The index is an IntervalIndex ``bucket``, the column ``count`` (int64). ``scale`` is how the
+        program chose its slots: "log2" for ``bpf_log2l(value)``, "linear" for the value itself.
+        Intervals are closed on the left: [4, 8) holds 4 to 7. Where the key is a struct, its field
+        ``slot`` (or its last one) is the slot, and there is a histogram for each value of the
+        others, which are levels of the index before ``bucket``.
 
-        >>> prog["dist"].histogram()                                  # doctest: +SKIP
-        >>> prog["by_disk"].histogram()["count"].unstack("disk")      # doctest: +SKIP
+        Raises TableError where slots or counts are not integers, or keys are not slots: negative,
+        or too many; ValueError for another ``scale``.
+
+        >>> prog["latency_ns"].histogram().loc[1024:4096].reset_index()
+                 bucket  count
+        0  [1024, 2048)    495
+        1  [2048, 4096)      3
+        2  [4096, 8192)      1
+        >>> by_call["latency_ns"].histogram()["count"].groupby("number").sum().loc[[0, 1]].to_dict()
+        {0: 308, 1: 307}
         """
         names = [column.name for column in self._key.columns]
         slot = "slot" if "slot" in names else names[-1]
@@ -99,9 +116,11 @@ class Table:
     def pop(self, rows: int | None = None) -> pd.DataFrame:
         """Take values out of a queue or stack: all that are there, or at most ``rows``.
 
-        In the order in which they come out: the oldest first of a ``BPF_QUEUE``, the newest first
-        of a ``BPF_STACK``. The kernel offers no way to look without taking. Raises TableError for
-        every other kind of map.
+        Returns the value's columns, in the order in which values come out: the oldest first of a
+        ``BPF_QUEUE``, the newest first of a ``BPF_STACK``. The kernel offers no way to look without
+        taking. Raises TableError for every other kind of map.
+
+        >>> prog["queue"].pop(rows=10)                                    # doctest: +SKIP
         """
         most = self._room if rows is None else rows
         asked = messages.Pop(**self._asked, most=most)
@@ -132,16 +151,20 @@ class Table:
             )
 
     def live(self, scale: str | None = None, unit: str = "") -> Live:
-        """A view that moves: counts per second, and the buckets of a histogram or the top rows.
+        """Return a view that moves: counts per second, and buckets or the top rows.
 
         ``scale`` ("log2" or "linear", see `histogram`) draws keys as buckets. Without it an array
         of 64 whole numbers, which is what ``BPF_HISTOGRAM(name)`` makes, is taken for "log2", and
-        of any other table the ten largest entries are shown. ``unit`` is that of the keys, such
-        as "ns" or "bytes". The picture is of the chosen window, not of all time. See
-        `Stream.live` for start, stop and how it ends. Raises TableError where keys are no
-        buckets.
+        of any other table the ten largest entries are shown. ``unit`` is that of the keys, such as
+        "ns" or "bytes". The picture is of the chosen window, not of all time. See `Stream.live` for
+        start, stop and how it ends.
 
-        >>> prog["dist"].live(unit="ns")                              # doctest: +SKIP
+        Raises TableError where keys are not buckets, or the program is closed; ValueError for
+        another ``scale``.
+
+        >>> live = prog["latency"].live(unit="ns")
+        >>> live.stop()
+        >>> live.close()
         """
         from ebpflab.live import Live  # widgets take their time to import
         from ebpflab.live.sources import TableSource
@@ -165,7 +188,10 @@ class Table:
         return self._key, self._value
 
     def clear(self) -> None:
-        """Delete every entry of a hash, set every value of an array to zero."""
+        """Delete every entry of a hash, queue or stack; set every value of an array to zero.
+
+        >>> prog["counts"].clear()
+        """
         self._connection.request(messages.CLEAR, self._asked)
 
     def _no_histogram(self) -> TableError:

@@ -14,9 +14,9 @@ from ebpflab.transport.connection import Connection
 class USDT:
     """USDT probes of one file, or of one process that uses it. Made by `Lab.usdt`.
 
-    >>> usdt = lab.usdt(path)                                         # doctest: +SKIP
-    >>> usdt.enable_probe(probe="hello_usdt:probe_main", fn_name="trace")  # doctest: +SKIP
-    >>> prog = lab.load(source, usdt_contexts=[usdt])                 # doctest: +SKIP
+    >>> usdt.enable_probe(probe="usdt_loop:step", fn_name="on_step")
+    >>> lab.load(source, usdt_contexts=[usdt]).attached
+    ['usdt /opt/ebpflab/labs/usdt-c/usdt_loop:usdt_loop:step -> on_step']
     """
 
     def __init__(self, connection: Connection, path: str, pid: int | None) -> None:
@@ -29,12 +29,20 @@ class USDT:
         self._enabled: list[tuple[str, str]] = []
 
     def enable_probe(self, probe: str, fn_name: str) -> None:
-        """Run ``fn_name`` each time ``probe`` (its name, or ``provider:name``) is hit.
+        """Run the C function ``fn_name`` each time ``probe`` is hit.
 
-        Comes before `Lab.load`. In C, ``bpf_usdt_readarg(1, ctx, &variable)`` reads the first
-        argument; a string is an address, whose text ``bpf_probe_read_user_str`` reads. Where the
-        probe has a semaphore, the kernel counts it up in each process while we are attached.
-        Raises UnknownEvent, with the closest matches.
+        ``probe`` is its name, or ``provider:name``. Comes before `Lab.load`. In C,
+        ``bpf_usdt_readarg(1, ctx, &variable)`` reads the first argument; a string is an address,
+        whose text ``bpf_probe_read_user_str`` reads. Where the probe has a semaphore, the kernel
+        counts it up in each process while we are attached.
+
+        Raises UnknownEvent, with the closest matches; AttachError when several providers have a
+        probe of this name, or the kernel cannot count its semaphore up (before Linux 4.20). Source:
+        Linux 4.20, commit a6ca88b241d5.
+
+        >>> usdt.enable_probe(probe="usdt_loop:step", fn_name="on_step")
+        >>> usdt.enabled
+        ['usdt_loop:step -> on_step']
         """
         wanted = (self._check(self.path, probe)["probe"], fn_name)
         if wanted not in self._enabled:  # the cell was run again
@@ -42,7 +50,11 @@ class USDT:
 
     @property
     def probes(self) -> list[str]:
-        """What can be enabled, as ``provider:name``."""
+        """The probes that can be enabled, as ``provider:name``.
+
+        >>> usdt.probes
+        ['usdt_loop:step', 'usdt_loop:done']
+        """
         rows = self._connection.request(messages.USDT_PROBES, messages.OfFile(path=self.path)).ok[
             "probes"
         ]
@@ -50,7 +62,11 @@ class USDT:
 
     @property
     def enabled(self) -> list[str]:
-        """What is enabled, as ``provider:name -> function``."""
+        """The probes that are enabled, as ``provider:name -> function``.
+
+        >>> usdt.enabled
+        []
+        """
         return [f"{probe} -> {function}" for probe, function in self._enabled]
 
     def _check(self, path: str, probe: str) -> messages.UsdtChecked:

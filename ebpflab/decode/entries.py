@@ -20,9 +20,12 @@ from ebpflab.protocol.closest import suggest
 
 
 def encode(layout: Layout, value: Any, what: str) -> bytes:
-    """The bytes of ``value``; ``what`` names it in a TableError.
+    r"""Return the bytes of ``value``; ``what`` names it in a TableError.
 
-    >>> encode(layout, {"pid": 1, "comm": "cat"}, "the key of 'counts'")   # doctest: +SKIP
+    >>> from ebpflab.decode.frames import layout_of
+    >>> layout = layout_of([Column("pid", 0, np.dtype("u4"))], 4, "key")
+    >>> encode(layout, {"pid": 1}, "the key of 'counts'")
+    b'\x01\x00\x00\x00'
     """
     columns = {column.name: column for column in layout.columns}
     if not isinstance(value, Mapping):

@@ -10,7 +10,9 @@
 A look reads the bytes that a stream keeps anyway. It takes no row that `collect` would hand out,
 makes no DataFrame of more than ten rows, and its history has a fixed size.
 
->>> live = prog["events"].live()                                      # doctest: +SKIP
+>>> live = prog["calls"].live()
+>>> live.stop()
+>>> live.close()
 """
 
 from ebpflab.live.widget import Live

@@ -11,10 +11,11 @@
 Each draws with matplotlib on a white sheet of its own, so that it reads the same in a light and in
 a dark JupyterLab, or on the ``ax`` that it is given. Each returns the Axes, for changes to taste:
 end a notebook's line with ``;`` to see the picture alone. Below it stands what it says in one
-sentence (`reading`), and bars, cells and spans tell their numbers when pointed at.
+sentence (`reading`), and bars, cells and spans show their numbers when pointed at.
 
 >>> from ebpflab import plots
->>> plots.counts(pd.DataFrame({"comm": ["sh", "find", "sh"]}), by="comm");    # doctest: +SKIP
+>>> plots.counts(pd.DataFrame({"comm": ["sh", "find", "sh"]}), by="comm")
+<Axes: xlabel='number of rows'>
 """
 
 from ebpflab.plots.canvas import reading

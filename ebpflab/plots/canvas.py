@@ -36,7 +36,8 @@ _readings: weakref.WeakKeyDictionary[Axes, str] = weakref.WeakKeyDictionary()
 def sheet(height_inches: float, ax: Axes | None = None) -> Axes:
     """Axes on a new white figure; ``ax`` itself, made white, where one is given.
 
-    >>> ax = sheet(3.0)                                               # doctest: +SKIP
+    >>> float(sheet(3.0).get_figure().get_figheight())
+    3.0
     """
     return _dressed(ax) if ax is not None else sheets(height_inches, 1, 1)[0]
 
@@ -98,9 +99,11 @@ def tell(ax: Axes, words: str) -> None:
 
 
 def reading(ax: Axes) -> str:
-    """A picture in words: the sentence below it.
+    """Return a picture in words: the sentence below it.
 
-    >>> plots.reading(plots.counts(frame, by="comm"))                 # doctest: +SKIP
+    ``ax`` is what a function of this package returned; the text is empty for any other Axes.
+
+    >>> plots.reading(plots.counts(comms, by="comm"))
     'sh: 2 of 3 rows (67 %); none of the 2 has more.'
     """
     return _readings.get(ax, "")

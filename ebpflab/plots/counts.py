@@ -27,15 +27,18 @@ def counts(
     most: int = 25,
     ax: Axes | None = None,
 ) -> Axes:
-    """A bar for each value of the column ``by``: its number of rows, in ``unit``.
+    """Draw a bar for each value of the column ``by``: its number of rows, in ``unit``.
 
     Several columns in ``by`` make one label, joined by an arrow. Where the kernel has counted
     already, ``values`` names the column that holds the numbers, and they are added up. Where they
-    are no parts of a whole, such as the costs of several ways, ``parts=False`` leaves sums and
-    shares out. The ``most`` largest bars are drawn, and the axis says how many are left out.
-    Raises UnknownName for a column that is not in ``frame``.
+    are not parts of a whole, such as the costs of several ways, ``parts=False`` leaves sums and
+    shares out. The ``most`` largest bars are drawn, and the axis says how many are left out. It is
+    drawn on ``ax`` where one is given.
 
-    >>> counts(pd.DataFrame({"comm": ["sh", "find", "sh"]}), by="comm")   # doctest: +SKIP
+    Returns the Axes. Raises UnknownName for a column that is not in ``frame``.
+
+    >>> plots.reading(counts(pd.DataFrame({"comm": ["sh", "find", "sh"]}), by="comm"))
+    'sh: 2 of 3 rows (67 %); none of the 2 has more.'
     """
     texts = _labels(frame, [by] if isinstance(by, str) else list(by))
     weights = canvas.column(frame, values) if values else pd.Series(1, index=frame.index)

@@ -39,20 +39,26 @@ def flame_graph(
     unit: str = "samples",
     before: pd.DataFrame | None = None,
 ) -> FlameGraph:
-    """A flame graph of ``Program.stacks()``: columns ``value``, ``stack`` and, if there, ``comm``.
+    """Return a flame graph of ``Program.stacks()``.
 
-    ``unit`` is that of the values: "samples", "ns" or what was counted. With ``before``, an
-    earlier capture, the widths are those of ``frame`` and the colours say what has changed: red
+    ``frame`` has the columns ``value``, ``stack`` (a tuple of `Frame`, or of names) and, if there,
+    ``comm``. ``unit`` is that of the values: "samples", "ns" or what was counted. With ``before``,
+    an earlier capture, the widths are those of ``frame`` and the colours say what has changed: red
     where a function's share has grown, blue where it has shrunk. Functions narrower than a pixel
     are left out and counted. In a notebook: click to zoom, type to search, point to read.
 
-    >>> flame_graph(prog.stacks(), title="hot, 99 Hz")                # doctest: +SKIP
+    >>> flame_graph(stacks, title="hot, 99 Hz")
+    <FlameGraph 'hot, 99 Hz': 99 samples in 2 stacks.>
     """
     return FlameGraph(frame, title, unit, before)
 
 
 class FlameGraph:
-    """A picture that `flame_graph` has made. The last line of a cell shows it."""
+    """A picture that `flame_graph` has made. The last line of a cell shows it.
+
+    >>> plots.flame_graph(stacks).words
+    ['99 samples in 2 stacks.']
+    """
 
     def __init__(
         self, frame: pd.DataFrame, title: str, unit: str, before: pd.DataFrame | None
@@ -116,7 +122,11 @@ class FlameGraph:
     # -- for other tools ---------------------------------------------------------------------
 
     def folded(self) -> list[str]:
-        """A line for each stack, ``comm;main;work 12``, as flamegraph.pl and others read it."""
+        """Return a line for each stack, as flamegraph.pl and others read it.
+
+        >>> plots.flame_graph(stacks).folded()
+        ['hot;main;checksum 90', 'hot;main;parse 9']
+        """
         lines: dict[str, int] = {}
         for stack, value in rows(self._frame):
             line = ";".join(name.replace(";", ":") for name, _, _ in stack)
@@ -124,9 +134,12 @@ class FlameGraph:
         return [f"{line} {value}" for line, value in lines.items()]
 
     def speedscope(self) -> dict[str, object]:
-        """A file for speedscope.app, as a dictionary: ``json.dump`` it into ``x.speedscope.json``.
+        """Return a file for speedscope.app, as a dictionary for ``json.dump``.
 
-        Source: speedscope's file-format-spec.ts.
+        Name the file ``NAME.speedscope.json``. Source: speedscope's file-format-spec.ts.
+
+        >>> plots.flame_graph(stacks).speedscope()["profiles"][0]["weights"]
+        [90, 9]
         """
         numbers: dict[tuple[str, str, str], int] = {}
         stacks, weights = [], []
@@ -157,7 +170,11 @@ class FlameGraph:
     # -- pictures ----------------------------------------------------------------------------
 
     def html(self) -> str:
-        """The whole page, script and all."""
+        """Return the whole page, with its script in it.
+
+        >>> len(plots.flame_graph(stacks).html()) > 10_000
+        True
+        """
         root, _ = self._drawn
         facts = {
             "title": self.title,
@@ -179,7 +196,14 @@ class FlameGraph:
         return re.sub("@(TITLE|SCRIPT|DATA)@", lambda found: parts[found[1]], page)
 
     def save(self, path: str | Path) -> Path:
-        """Write the picture: ``.html`` with everything in it, ``.svg`` or ``.png``."""
+        """Write the picture into a file, and return its path.
+
+        The ending of ``path`` decides: ``.html`` with everything in it, ``.svg`` or ``.png``.
+        Raises ValueError for another.
+
+        >>> plots.flame_graph(stacks).save("hot.svg").name
+        'hot.svg'
+        """
         path = Path(path)
         kind = path.suffix.lower().removeprefix(".")
         if kind == "html":

@@ -33,22 +33,24 @@ def histogram(
     of: str = "events",
     ax: Axes | None = None,
 ) -> Axes:
-    """A bar for each bucket, in numbers of ``of``, and marks at percentiles 50, 90 and 99.
+    """Draw a bar for each bucket, in numbers of ``of``, and marks at percentiles 50, 90 and 99.
 
-    ``values`` is what `Table.histogram` gives (an IntervalIndex, after the key's levels where
-    there is a key, and a column ``count``), a column of a frame, or a frame with ``column``.
-    With a key, or ``by`` of a frame, each of the nine largest gets a panel; with ``overlay``, or
-    on an ``ax`` of your own, the seven largest share one. A column is put into buckets of powers
-    of two where its values span a wide range, else of a round width; ``scale`` "log2" or "linear"
-    decides. ``unit`` is that of the values, taken from the column's name where it ends in one:
-    "ns", "us", "ms", "s" and "bytes" are written as a person would, 1.02 µs, 4 KiB.
+    ``values`` is what `Table.histogram` gives (an IntervalIndex, after the key's levels where there
+    is a key, and a column ``count``), a column of a frame, or a frame with ``column``. With a key,
+    or ``by`` of a frame, each of the nine largest gets a panel; with ``overlay``, or on an ``ax``
+    of your own, the seven largest share one. A column is put into buckets of powers of two where
+    its values span a wide range, else of a round width; ``scale`` "log2" or "linear" decides.
+    ``unit`` is that of the values, taken from the column's name where it ends in one: "ns", "us",
+    "ms", "s" and "bytes" are written as a person would, 1.02 µs, 4 KiB.
 
     Percentiles of a column are exact (nearest rank); of buckets, the bucket in which they lie.
-    Values that are no numbers are left out, and counted on the axis. Returns the (first) Axes.
-    Raises PlotError where there is nothing to measure, UnknownName for a missing column.
+    Values that are not numbers are left out, and counted on the axis.
 
-    >>> histogram(prog["dist"].histogram(), unit="ns")                # doctest: +SKIP
-    >>> histogram(frame["latency_ns"], of="reads")                    # doctest: +SKIP
+    Returns the (first) Axes. Raises PlotError where there is nothing to measure, UnknownName for a
+    missing column, ValueError for another ``scale``.
+
+    >>> plots.reading(histogram(reads["latency_ns"], of="reads"))
+    'Half of the 4 reads took at most 700 ns, 99 % at most 40 µs.'
     """
     drawn = bucketing.of(values, unit, column, by, scale, count)
     panels = len(drawn.series) > 1 and not overlay and ax is None

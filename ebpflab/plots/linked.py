@@ -37,14 +37,15 @@ class Linked:
 
 
 def linked(ax: Axes, *, most: int = 2000) -> Linked:
-    """The picture of ``ax``, and below it the rows of the bar, cell or span that is clicked.
+    """Return the picture of ``ax``, and below it the rows of the bar, cell or span that is clicked.
 
     For `counts`, `histogram`, `heatmap` and `timeline` of raw rows. The rows travel with the
     picture, so that it works in a saved notebook and an exported page, without a kernel: at most
     ``most`` of them, the first of each bar, and the picture says where there were more. Raises
-    PlotError where the kernel has counted, for then nobody has the rows.
+    PlotError where the kernel has counted, since there are no rows then, and for axes of your own.
 
-    >>> plots.linked(plots.counts(prog["starts"].frame(), by="comm"))     # doctest: +SKIP
+    >>> plots.linked(plots.counts(comms, by="comm"))
+    <Linked: sh: 2 of 3 rows (67 %); none of the 2 has more.>
     """
     picture = canvas.picture_of(ax)
     if picture is None or (picture.spots and picture.source is None):

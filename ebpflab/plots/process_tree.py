@@ -23,16 +23,18 @@ def process_tree(
     most: int = 40,
     ax: Axes | None = None,
 ) -> Axes:
-    """A line for each start of a program, or what ``unit`` calls it, from the first to the last.
+    """Draw a line for each start of a program, or what ``unit`` calls it, in order of time.
 
-    ``starts`` has the columns ``time_ns``, ``pid``, ``ppid`` (the parent's pid) and ``label``,
-    the text at the dot. A dot stands at its time, from the first start on. A line
-    leads to it from what its parent had started last; orange where a process became another
-    program itself. A parent that was there before gives no line. The first ``most`` rows are
-    drawn, and the axis says how many are left out. Raises UnknownName
-    for a missing column.
+    ``starts`` has the columns ``time_ns``, ``pid``, ``ppid`` (the parent's pid) and ``label``, the
+    text at the dot. A dot marks its time, from the first start on. A line leads to it from what its
+    parent had started last; orange where a process became another program itself. A parent that was
+    there before gives no line. The first ``most`` rows are drawn, and the axis says how many are
+    left out.
 
-    >>> process_tree(prog["starts"].frame())                          # doctest: +SKIP
+    Returns the Axes. Raises UnknownName for a missing column.
+
+    >>> plots.reading(process_tree(starts))
+    '3 starts in 3 ms, by 3 processes.'
     """
     for name in ("time_ns", "pid", "ppid", label):
         canvas.column(starts, name)

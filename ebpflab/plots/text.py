@@ -24,10 +24,10 @@ def text_histogram(
     scale: str = "auto",
     count: str = "count",
 ) -> str:
-    """What BCC's ``print_log2_hist`` and ``print_linear_hist`` print, as one text.
+    """Return what BCC's ``print_log2_hist`` and ``print_linear_hist`` print, as one text.
 
-    Takes what `histogram` takes. Both edges belong to the bucket; numbers are in ``unit``, not
-    rescaled. Each series has its name above it.
+    Takes what `histogram` takes, and raises what it raises. Both edges belong to the bucket;
+    numbers are in ``unit``, not rescaled. Each series has its name above it.
 
     >>> print(text_histogram(pd.Series([1, 2, 3, 3, 9], name="latency_ns"), scale="log2"))
          ns                  : count     distribution

@@ -129,10 +129,19 @@ def test_imports_for_the_type_checker_alone_do_not_become_more() -> None:
     assert blocks <= 9
 
 
-def test_no_source_file_is_much_longer_than_400_lines() -> None:
+def test_no_source_file_has_much_more_than_400_lines_beside_its_docstrings() -> None:
     files = [*sources(PACKAGE), *sources(REPOSITORY / "provision")]
-    long = {path.name: len(path.read_text().splitlines()) for path in files}
-    assert {name: lines for name, lines in long.items() if lines > 450} == {}
+    long = {str(path): lines_beside_docstrings(path.read_text()) for path in files}
+    assert {name: lines for name, lines in long.items() if lines > 425} == {}
+
+
+def lines_beside_docstrings(text: str) -> int:
+    documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    lines = len(text.splitlines())
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, documented) and ast.get_docstring(node) is not None:
+            lines -= (node.body[0].end_lineno or 0) - node.body[0].lineno + 1
+    return lines
 
 
 def test_wheel_holds_the_recipe_and_the_labs_once(tmp_path: Path) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import doctest
-import sys
 from collections.abc import Iterator
 
 import matplotlib
@@ -215,8 +213,3 @@ def test_the_frame_is_not_changed() -> None:
     before = STARTS.copy()
     all_plots()
     pd.testing.assert_frame_equal(STARTS, before)
-
-
-@pytest.mark.parametrize("name", ["canvas", "units", "text"])
-def test_examples_in_docstrings(name: str) -> None:
-    assert doctest.testmod(sys.modules[f"ebpflab.plots.{name}"]).failed == 0
