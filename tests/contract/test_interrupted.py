@@ -9,10 +9,11 @@ from contextlib import contextmanager
 import pytest
 from interrupts import Wait
 
-from ebpflab import Lab, Program, connection
+from ebpflab import Lab, Program
 from ebpflab.decode import btf
 from ebpflab.errors import AttachError, ProgramError
 from ebpflab.protocol.messages import STATS, OfProgram
+from ebpflab.transport import connection
 
 COUNT = r"""
 BPF_ARRAY(hits, u64, 1);

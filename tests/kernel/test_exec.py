@@ -6,8 +6,9 @@ import pytest
 from attached import probes
 from interrupts import Wait
 
-from ebpflab import Lab, connection
+from ebpflab import Lab
 from ebpflab.errors import ProgramError
+from ebpflab.transport import connection
 
 pytestmark = pytest.mark.vm
 
