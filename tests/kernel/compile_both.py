@@ -20,7 +20,7 @@ sys.path.insert(0, sys.argv[1])
 import bcc
 
 from ebpflab.agent.faults import printed
-from ebpflab.agent.kernel import btf, headers
+from ebpflab.agent.kernel import btf, headers, syscalls
 from ebpflab.agent.programs import choices, compiling, precompiled
 from ebpflab.agent.programs.instrument import instrument
 
@@ -44,7 +44,7 @@ def instructions(code, maps):
 def lines(fd, tree):
     """The places in the source that the kernel keeps for the instructions of a loaded function."""
     info = ct.create_string_buffer(_INFO_BYTES)
-    btf._info(fd, info)
+    syscalls.object_info(fd, info)
     (number,) = struct.unpack_from("<I", info, _BTF_ID_AT)
     (count,) = struct.unpack_from("<I", info, _LINE_COUNT_AT)
     if not count or not number:
@@ -54,8 +54,8 @@ def lines(fd, tree):
     struct.pack_into("<I", info, _LINE_COUNT_AT, count)
     struct.pack_into("<Q", info, _LINES_AT, ct.addressof(records))
     struct.pack_into("<I", info, _LINE_BYTES_AT, _LINE.size)
-    btf._info(fd, info)
-    table = btf.bpf(btf._BTF_GET_FD_BY_ID, struct.pack("<4I", number, 0, 0, 0))
+    syscalls.object_info(fd, info)
+    table = syscalls.bpf(syscalls.BTF_GET_FD_BY_ID, struct.pack("<4I", number, 0, 0, 0))
     blob = btf._read(table)
     os.close(table)
     strings = struct.unpack_from("<I", blob, 4)[0] + struct.unpack_from("<I", blob, 16)[0]
