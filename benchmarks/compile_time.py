@@ -7,6 +7,7 @@ what is not timed is what a program that uses BCC does once: starting Python, an
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -14,7 +15,7 @@ import time
 from bcc_here import __file__ as bcc_here
 from figures import Compilation
 
-from ebpflab import Lab
+from ebpflab import Lab, Program
 
 _LIBRARY, _FUNCTION = "c", "getsid"  # hardly any process calls it
 
@@ -55,7 +56,7 @@ int on_call(void *ctx) {{
 def measure(lab: Lab, native: bool, rounds: int) -> list[Compilation]:
     """Each program in each round, by BCC and by ebpflab in turn."""
     for program in PROGRAMS:
-        _make_ready(lab, program)
+        _make_ready(lab, program, native)
     found = []
     for number in range(rounds):
         for program in PROGRAMS:
@@ -65,25 +66,30 @@ def measure(lab: Lab, native: bool, rounds: int) -> list[Compilation]:
                     program,
                     "native" if native else "guest",
                     *_by_bcc(lab, text, native),
-                    *_by_ebpflab(lab, text),
+                    *_by_ebpflab(lab, text, native),
                 )
             )
     return found
 
 
-def _make_ready(lab: Lab, program: str) -> None:
+def _load(lab: Lab, text: str, native: bool) -> Program:
+    """Natively with the headers that BCC gets here, be they another kernel's."""
+    return lab.load(text, headers=os.environ.get("BCC_KERNEL_SOURCE") if native else None)
+
+
+def _make_ready(lab: Lab, program: str, native: bool) -> None:
     """Wait until its headers are precompiled: the agent does it once, when it first meets them."""
     for attempt in range(60):
-        with lab.load(source(program, 1_000 + attempt)) as prog:
+        with _load(lab, source(program, 1_000 + attempt), native) as prog:
             if prog.stats().attrs["compilation"]["reason"] is None:
                 return
         time.sleep(1)
     raise SystemExit(f"the headers of {program!r} were not precompiled in a minute")
 
 
-def _by_ebpflab(lab: Lab, text: str) -> tuple[float, float]:
+def _by_ebpflab(lab: Lab, text: str, native: bool) -> tuple[float, float]:
     began = time.monotonic()
-    with lab.load(text) as prog:
+    with _load(lab, text, native) as prog:
         compiled = time.monotonic()
         prog.attach_uprobe(name=_LIBRARY, sym=_FUNCTION, fn_name="on_call")
         attached = time.monotonic()
@@ -96,11 +102,13 @@ def _by_bcc(lab: Lab, text: str, native: bool) -> tuple[float, float]:
         here = bcc_here.rpartition("/")[0]
         code = _BY_BCC.format(importing=f"sys.path.insert(0, {here!r})\nfrom bcc_here import BPF")
         command = [sys.executable, "-c", code]
-        told = subprocess.run(command, input=text, check=True, text=True, stdout=subprocess.PIPE)
-        compiled, attached = json.loads(told.stdout.splitlines()[-1])
+        told = subprocess.run(
+            command, input=text, check=True, text=True, stdout=subprocess.PIPE
+        ).stdout
     else:
         code = _BY_BCC.format(importing="from bcc import BPF")
         done = lab.run(["/usr/bin/python3", "-c", code], input=text)
         assert done.returncode == 0, done.stderr
-        compiled, attached = json.loads(done.stdout.splitlines()[-1])
+        told = done.stdout
+    compiled, attached = json.loads(told.splitlines()[-1])
     return compiled, attached

@@ -1,6 +1,6 @@
 """Programs on the traced machine, read from here: sections, symbols, bytes, debugging information.
 
-The agent hands out parts of an ELF file (`ebpflab/agent/binaries.py`), `TracedFile` makes a file
+The agent hands out parts of an ELF file (`agent/processes/elf.py`), `TracedFile` makes a file
 object of them, and pyelftools reads that as it would read a file of this machine. Nothing but
 what is asked for crosses the wire.
 """

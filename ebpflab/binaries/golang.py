@@ -23,7 +23,7 @@ import pandas as pd
 from ebpflab.binaries.elf import Binary, TracedFile, text_of
 from ebpflab.binaries.returns import return_offsets
 from ebpflab.errors import AttachError, UnknownEvent
-from ebpflab.protocol.closest import closest
+from ebpflab.protocol.closest import closest, offered
 from ebpflab.transport.connection import Connection
 
 _BUILD_INFO = b"\xff Go buildinf:"
@@ -175,7 +175,7 @@ class GoBinary:
     def unknown(self, sym: str) -> UnknownEvent:
         """The error for a function that is not there, and why that may be."""
         found = self._similar(sym)
-        hint = f" Closest matches: {', '.join(found)}." if found else ""
+        hint = offered(found)
         text = f"There is no function {sym!r} in {self.path!r}"
         if self._inlined(sym):
             text += (

@@ -72,7 +72,7 @@ def layout_in(types: Types | None, table: str, part: str, size_bytes: int) -> La
 def record_layout(types: Types | None, table: str | None, size_bytes: int) -> Layout:
     """The layout of a buffer's record: what the one member of the value of ``table`` is.
 
-    That array is declared by the agent (`agent/instrument.py`) to have the record described.
+    The agent declares that array (`agent/programs/instrument.py`), so that the record is described.
     """
     columns: list[Column] = []
     if types is not None and table is not None:

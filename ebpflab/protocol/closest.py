@@ -1,7 +1,7 @@
 """Did you mean ...: the names most like one that does not exist. For both halves."""
 
 import difflib
-from typing import Iterable, List
+from typing import Iterable, List, Sequence
 
 _MANY = 5000
 
@@ -28,5 +28,9 @@ def suggest(name: str, names: Iterable[str]) -> str:
     >>> suggest("evnts", ["events", "counts"])
     ' Closest matches: events.'
     """
-    found = closest(name, names)
+    return offered(closest(name, names))
+
+
+def offered(found: Sequence[str]) -> str:
+    """A sentence that offers these names, or the empty string where there are none."""
     return f" Closest matches: {', '.join(found)}." if found else ""

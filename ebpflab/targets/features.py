@@ -1,6 +1,6 @@
 """What can this machine trace, and which target follows from that?
 
-The checks themselves are the agent's (`ebpflab/agent/features.py`), because the machine that
+The checks themselves are the agent's (`agent/kernel/features.py`), because the machine that
 is asked about may be a guest. Here their rows become a DataFrame, and a choice:
 
     rows = own_features()     [{"feature", "status", "reason", "fix"}, ...]

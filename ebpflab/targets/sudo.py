@@ -185,7 +185,7 @@ def _checked_rule(text: str, prefix: Path) -> Path:
 def _install_agent(prefix: Path) -> None:
     """Put the agent and its starter into a new folder, then exchange that for the old one."""
     place = _under(prefix, AGENT).parent
-    for folder in [*_above(place, prefix)]:
+    for folder in _above(place, prefix):
         if not folder.exists():
             folder.mkdir()
             folder.chmod(0o755)

@@ -7,7 +7,7 @@ is mounted, loaded or written. Each row is ``{"feature", "status", "reason", "fi
     status   "yes", "no", or "unknown" when it cannot be told (mostly: not without root)
     fix      what to do about it; empty only where status is "yes"
 
-Runs inside the agent, and alone as ``python3 -I -B ebpflab/agent/features.py`` (prints
+Runs inside the agent, and alone as ``python3 -I -B ebpflab/agent/kernel/features.py`` (prints
 JSON). Standard library only, Python 3.9, imports nothing of ours; works without root and
 without BCC. :func:`probe` never raises.
 """

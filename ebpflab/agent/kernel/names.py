@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Dict, Iterable, List, Sequence
 
 from ebpflab.agent.faults import Fault
-from ebpflab.protocol.closest import closest
+from ebpflab.protocol.closest import closest, offered
 
 _TRACEFS = ("/sys/kernel/tracing", "/sys/kernel/debug/tracing")
 _SYSCALL_PREFIXES = ("__x64_sys_", "__arm64_sys_", "__s390x_sys_", "sys_")
@@ -74,9 +74,9 @@ def syscall_name(name: str) -> str:
 @lru_cache(maxsize=1)  # the system calls of a kernel do not change, and kallsyms is long
 def syscalls() -> Dict[str, str]:
     """The kernel function of each system call."""
-    found: Dict[str, str] = {}
+    known, found = functions(), {}
     for prefix in reversed(_SYSCALL_PREFIXES):
-        found.update({f[len(prefix) :]: f for f in functions() if f.startswith(prefix)})
+        found.update({f[len(prefix) :]: f for f in known if f.startswith(prefix)})
     return found
 
 
@@ -134,10 +134,9 @@ def unknown(
 ) -> Fault:
     """The fault for a name that does not exist, with its closest matches, ``meant`` before all."""
     found = list(meant) or closest(name, _of_readers(names))
-    matches = f" Closest matches: {', '.join(found)}." if found else ""
     return Fault(
         "UnknownEvent",
-        f"This kernel ({os.uname().release}) has no {what} {name!r}.{hint}{matches}",
+        f"This kernel ({os.uname().release}) has no {what} {name!r}.{hint}{offered(found)}",
         name=name,
         closest=found,
     )

@@ -7,6 +7,7 @@ it is attached, and BCC's loader takes it from the name of the C function.
 """
 
 import os
+from functools import partial
 from typing import Optional
 
 import bcc
@@ -26,9 +27,9 @@ _KINDS = {  # in words, and how the name of the C function begins
 }
 
 
-def _explain_load(function: str, log: str) -> Optional[Fault]:
+def _explain_load(kind: str, function: str, log: str) -> Optional[Fault]:
     """Why the kernel would not load a function for its place; None when its C is the reason."""
-    kind, target = _kind_of(function), place(function, {})
+    target = place(function, {})
     what = f"Cannot attach {_KINDS[kind][0]} to {target!r}: "
     if not os.path.exists(TABLE):
         return Fault(
@@ -64,17 +65,12 @@ def _not_in_btf(kind: str, target: str, what: str) -> Fault:
     return explain_missing(target)
 
 
-def _kind_of(function: str) -> str:
-    return next(kind for kind, (_, prefix) in _KINDS.items() if function.startswith(prefix))
-
-
-def _explain(function: str, where: Where, complaint: str, log: str) -> Fault:
-    words = _KINDS[_kind_of(function)][0]
+def _explain(kind: str, function: str, where: Where, complaint: str, log: str) -> Fault:
     return Fault(
         "AttachError",
-        f"Cannot attach {words} to {place(function, where)!r}: the kernel has this function, and no"
-        " place in it for a trampoline. It is likely marked notrace. Functions that have one are"
-        " listed by lab.kernel_functions('...*').",
+        f"Cannot attach {_KINDS[kind][0]} to {place(function, where)!r}: the kernel has this"
+        " function, and no place in it for a trampoline. It is likely marked notrace. Functions"
+        " that have one are listed by lab.kernel_functions('...*').",
     )
 
 
@@ -82,8 +78,8 @@ KINDS = {
     kind: Kind(
         program_type=bcc.BPF.LSM if kind == "lsm" else bcc.BPF.TRACING,
         words="another kind of probe",
-        explain=_explain,
-        explain_load=_explain_load,
+        explain=partial(_explain, kind),
+        explain_load=partial(_explain_load, kind),
         prefix=prefix,
         attach=by_bcc(f"attach_{kind}"),
     )

@@ -6,7 +6,7 @@ from ebpflab.agent.faults import Fault
 from ebpflab.protocol.messages import Where
 
 Bpf = Any
-"""BCC\'s object (``bcc.BPF``), which has no types."""
+"""BCC's object (``bcc.BPF``), which has no types."""
 
 
 class Kind(NamedTuple):
@@ -16,6 +16,8 @@ class Kind(NamedTuple):
     """enum bpf_prog_type (include/uapi/linux/bpf.h)."""
     words: str
     """The program type, as a reader would say."""
+    attach: Callable[[Bpf, bytes, Where], None]
+    """``attach(bpf, function, where)`` leaves its descriptors in BCC's object."""
     explain: Callable[[str, Where, str, str], Fault]
     """Why a function could not be attached there: (function, where, complaint, log)."""
     explain_load: Callable[[str, str], Optional[Fault]] = lambda function, log: None
@@ -26,8 +28,6 @@ class Kind(NamedTuple):
     """What is after the prefix, and BCC's object -> where."""
     check: Callable[[Where], None] = lambda _: None
     """Refuses a place where the kernel would put a probe that never fires."""
-    attach: Callable[[Bpf, bytes, Where], None] = lambda *_: None
-    """``attach(bpf, function, where)`` leaves its descriptors in BCC's object."""
 
 
 def by_bcc(name: str) -> Callable[[Bpf, bytes, Where], None]:

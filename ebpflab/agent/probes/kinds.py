@@ -41,10 +41,11 @@ def requests(functions: List[str], bpf: Bpf) -> Iterator[Tuple[str, str, Where]]
                 yield name, function, kind.named(function[len(kind.prefix) :], bpf)
 
 
-def explain_load(function: str, log: str) -> Optional[Fault]:
+def explain_load(function: str, program_type: int, log: str) -> Optional[Fault]:
     """Why the kernel would not load a function that attaches itself, if its place is the reason."""
     for kind in KINDS.values():
-        if kind.prefix and function.startswith(kind.prefix):
+        named = kind.prefix and function.startswith(kind.prefix)
+        if named and kind.program_type == program_type:
             return kind.explain_load(function, log)
     return None
 

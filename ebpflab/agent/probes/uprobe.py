@@ -12,7 +12,7 @@ from ebpflab.agent.faults import Fault
 from ebpflab.agent.probes.kind import Bpf, Kind, by_bcc
 from ebpflab.agent.processes import elf, notes
 from ebpflab.agent.processes.symbols import of_file
-from ebpflab.protocol.closest import closest
+from ebpflab.protocol.closest import closest, offered
 from ebpflab.protocol.messages import Where
 
 _numbers = itertools.count(1)
@@ -68,10 +68,10 @@ def _explain_symbol(path: str, sym: str, pid: int) -> Fault:
             " without stripping, or attach to an address with addr=.",
         )
     found = closest(sym, symbols)
-    hint = f" Closest matches: {', '.join(found)}." if found else ""
     return Fault(
         "UnknownEvent",
-        f"There is no function {sym!r} in {path!r}: misspelt, inlined, or not in it.{hint}",
+        f"There is no function {sym!r} in {path!r}: misspelt, inlined, or not in it."
+        f"{offered(found)}",
         name=sym,
         closest=found,
     )

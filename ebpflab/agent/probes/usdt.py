@@ -25,7 +25,7 @@ from ebpflab.agent.faults import Fault
 from ebpflab.agent.processes import notes
 from ebpflab.agent.processes.mappings import living
 from ebpflab.protocol import messages
-from ebpflab.protocol.closest import closest
+from ebpflab.protocol.closest import closest, offered
 
 _MAPPED_SECONDS = 0.5
 # Linux 4.20, commit a6ca88b241d5.
@@ -256,7 +256,6 @@ def _unknown(path: str, probe: str, all_notes: List[notes.Note]) -> Fault:
             known.append(note.probe)
     names = [n for note in all_notes for n in ((note.name,) if ":" in probe else (note.probe,))]
     found = closest(probe, names)
-    hint = f" Closest matches: {', '.join(found)}." if found else ""
     has = "; ".join(
         f"{provider} ({', '.join(known[:8])}{', ...' if len(known) > 8 else ''})"
         for provider, known in list(providers.items())[:8]
@@ -270,7 +269,8 @@ def _unknown(path: str, probe: str, all_notes: List[notes.Note]) -> Fault:
     )
     return Fault(
         "UnknownEvent",
-        f"{path!r} has no USDT probe {probe!r}.{hint} Its providers and probes: {has}.{why}",
+        f"{path!r} has no USDT probe {probe!r}.{offered(found)}"
+        f" Its providers and probes: {has}.{why}",
         name=probe,
         closest=found,
     )

@@ -24,11 +24,7 @@ from ebpflab.agent.probes.tracepoint import explain_tracepoint
 from ebpflab.agent.probes.uprobe import attach_at
 from ebpflab.agent.programs import runstats
 from ebpflab.agent.programs.compiling import bcc_call, compiled
-from ebpflab.agent.programs.instrument import (
-    Instrumented,
-    blames_layouts,
-    instrument,
-)
+from ebpflab.agent.programs.instrument import Instrumented, blames_layouts, instrument
 from ebpflab.agent.streams import rings
 from ebpflab.agent.streams.drain import Drain
 from ebpflab.agent.streams.perf_buffer import PerfStream
@@ -178,17 +174,17 @@ class Program:
         The kernel wants all programs of a jump table to be of one kind, which nothing tells before
         one of them is loaded, with an attachment.
         """
-        kinds = {btf.program_type(each.fd) for each in self.bpf.funcs.values()}
-        if len(kinds) != 1:
+        types = {btf.program_type(each.fd) for each in self.bpf.funcs.values()}
+        if len(types) != 1:
             raise Fault(
                 "TableError",
                 f"Cannot put {function!r} into the jump table {name!r}: first attach the function"
                 " that jumps, so that it is known for which kind of probe this one is to be loaded."
-                if not kinds
+                if not types
                 else f"Cannot put {function!r} into the jump table {name!r}: functions of several"
                 " kinds of probes are attached, and a jump table holds one kind.",
             )
-        self._load_function(function, kinds.pop())
+        self._load_function(function, types.pop())
         maps.put_program(self.maps[name], key, self.bpf.funcs[function.encode()].fd)
 
     def attach(self, kind: str, function: str, where: Where) -> Attachment:
@@ -252,7 +248,7 @@ class Program:
         _, complaint, log = bcc_call(lambda: self.bpf.load_func(function.encode(), kind))
         if complaint is not None:
             usdt.explain(self.key[0], function, self.key[2])
-            raise kinds.explain_load(function, log) or Fault(
+            raise kinds.explain_load(function, kind, log) or Fault(
                 "VerifierError",
                 f"The kernel's verifier refused the function {function}",
                 function=function,
