@@ -16,7 +16,7 @@ from ebpflab import perf_events
 from ebpflab.arrivals import EventSource
 from ebpflab.attachments import Attachments
 from ebpflab.binaries import golang, places
-from ebpflab.decode import btf, frames
+from ebpflab.decode import btf, frames, records
 from ebpflab.display import rich
 from ebpflab.display.progress import notice
 from ebpflab.errors import ProgramError, TargetError, UnknownEvent, UnknownName, WireError
@@ -98,26 +98,22 @@ class Program(Closing):
         if described["stream"] is None:
             kind = StackTable if described["type"] == map_types.STACK_TRACE else Table
             return kind(self._ident, described, types, self._connection, attrs, weakref.ref(self))
-        size_bytes = described["value_size"]
-        layout = frames.record_layout(types, described["typed_as"], size_bytes)
-        if not layout.described:
-            notice(
-                f"The records of {described['name']!r} are shown as bytes, in a column `data`: "
-                + (
-                    "the calls that send them do not tell of which type they are. Declare what"
-                    " is sent in the same function: `struct event event = {}`."
-                    if described["typed_as"] is None
-                    else "the kernel has refused clang's description of this program's types."
-                    " Does it use float or double?"
-                )
-            )
         per_cpu = described["type"] == map_types.PERF_EVENT_ARRAY
+        known = records.sent(types, described["typed_as"], per_cpu)
+        if not known.kinds:
+            notice(
+                f"The records of {described['name']!r} are shown as bytes, in a column `data`:"
+                f" {known.why_bytes}"
+            )
+        if not described["counted"]:
+            notice(f"What {described['name']!r} loses is not counted.")
         return Stream(
             described["name"],
             self._connection,
             described["stream"],
             attrs,
-            layout,
+            known,
+            types,
             per_cpu=per_cpu,
             rings=described.get("rings", False),
             program=weakref.ref(self),

@@ -74,6 +74,8 @@ class Recorder(Closing):
             if self._writer is None:
                 self._begin(frame, arrays)
             assert self._writer is not None
+            if list(frame.columns) != self._schema.names:
+                raise OSError("records of another type have arrived, with other columns")
             batch = pa.RecordBatch.from_arrays(
                 [array.cast(field.type) for array, field in zip(arrays, self._schema, strict=True)],
                 schema=self._schema,

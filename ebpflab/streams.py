@@ -5,13 +5,15 @@ from __future__ import annotations
 import math
 import re
 import weakref
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-import numpy as np
 import pandas as pd
 
 from ebpflab.arrivals import EventSource
-from ebpflab.decode import frames
+from ebpflab.decode import records, spans
+from ebpflab.decode.btf import Types
+from ebpflab.display.progress import notice
 from ebpflab.errors import ProgramError, UnknownName
 from ebpflab.protocol.closest import suggest
 from ebpflab.transport.connection import Connection
@@ -28,8 +30,12 @@ class Stream(EventSource):
 
     Numbers have the dtype of their C type (``u32`` is uint32), and a ``char`` array is text, up to
     its first NUL; from 10,000 rows on, repeated texts are a categorical. An enum is a categorical
-    of its names. A perf buffer adds ``cpu`` (uint32). Where the struct is not known, each row is
-    the bytes of a record, in a column ``data``.
+    of its names. A perf buffer adds ``cpu`` (uint32).
+
+    Which struct it is, clang tells, of each call that sends. Where several are sent, a row's is
+    named in a column ``struct``, and the columns of the others are NA in it. Where the struct is
+    not known, each row is the bytes of a record, in a column ``data``, as is a record that is not
+    as long as its struct; see `typed`.
 
     ``EBPFLAB_RINGS(events, pages)`` declares a ring for each CPU, for several that send a lot. It
     is one stream; where the struct has a field ``time_ns``, the rows of each DataFrame are in the
@@ -47,14 +53,58 @@ class Stream(EventSource):
         connection: Connection,
         ident: int,
         attrs: dict[str, object],
-        layout: frames.Layout,
+        known: records.RecordTypes,
+        types: Types | None,
         per_cpu: bool,
         rings: bool,
         program: weakref.ref[Traced],
     ) -> None:
-        self.layout, self._per_cpu, self._program = layout, per_cpu, program
-        self._merged = rings and _TIME in (each.name for each in layout.columns)
+        self._known, self._types, self._per_cpu, self._program = known, types, per_cpu, program
+        self._rings, self._told_misfits = rings, False
         super().__init__(name, connection, ident, attrs)
+
+    def typed(self, type: str | Mapping[int, str], tag: str | None = None) -> Stream:
+        """Say of which type the records are, where clang cannot; the stream itself is returned.
+
+        ``type`` is a type of the program, as C calls it: ``"struct event"``, ``"u64"``. Records
+        may be longer. For several types, ``tag`` names a whole number that all have at the same
+        place, and ``type`` says which number means which: ``{0: "struct start", 1: "struct end"}``.
+        Rows that have arrived are read anew, too.
+
+        Raises UnknownName for a type that the program does not have, or does not use in a map or
+        buffer; ProgramError for one that no column can be made of, and for a ``tag`` that is not
+        in all.
+
+        >>> prog["starts"].typed("struct start")
+        <Stream 'starts': 0 rows, 0 lost, 0 bytes>
+        """
+        if (tag is None) != isinstance(type, str):
+            raise ProgramError(
+                f"{self.name!r}: .typed() takes one type, .typed('struct event'), or several by the"
+                " number in a field: .typed({0: 'struct start', 1: 'struct end'}, tag='kind')."
+            )
+        if isinstance(type, str):
+            self._known = records.RecordTypes((self._type(type),))
+            return self
+        assert tag is not None
+        try:
+            self._known = records.tagged({n: self._type(each) for n, each in type.items()}, tag)
+        except ValueError as error:
+            raise ProgramError(f"{self.name!r}: {error}.") from None
+        return self
+
+    def _type(self, name: str) -> records.RecordType:
+        known = {} if self._types is None else self._types.named()
+        wanted = " ".join(name.split())
+        if self._types is None or wanted not in known:
+            raise UnknownName(
+                f"The program has no type {name!r} in a map or in a call that sends."
+                f"{suggest(wanted, known)}"
+            )
+        kind = records.record_type(self._types, known[wanted], self._per_cpu)
+        if not kind.layout.described:
+            raise ProgramError(f"{name!r} has no value that a column could show.")
+        return kind._replace(exact=False)
 
     def live(self, column: str | None = None) -> Live:
         """Return a view that moves: events per second, how ``column`` is spread, last rows, losses.
@@ -77,7 +127,7 @@ class Stream(EventSource):
         program = self._program()
         if program is None or program.closed:
             raise ProgramError(f"Nothing arrives in {self.name!r} any more: its program is closed.")
-        known = numeric(self.layout)
+        known = numeric(self._known.layout)
         if column is not None and column not in known:
             have = ", ".join(known) or "none"
             raise UnknownName(
@@ -97,29 +147,30 @@ class Stream(EventSource):
         }
 
     def _count(self, data: bytes) -> int:
-        return frames.count_records(data)
+        return spans.count_records(data)
 
     def _cut(self, data: bytes, rows: int) -> tuple[bytes, bytes]:
-        at = frames.end_of(data, rows)
+        at = spans.end_of(data, rows)
         return data[:at], data[at:]
 
     def _ordered(self, frame: pd.DataFrame) -> pd.DataFrame:
-        if self._merged and not frame[_TIME].is_monotonic_increasing:
+        merged = self._rings and _TIME in frame
+        if merged and not frame[_TIME].is_monotonic_increasing:
             return frame.sort_values(_TIME, kind="stable", ignore_index=True)
         return frame
 
     def _decode(self, batches: list[bytes], skip: int) -> pd.DataFrame:
-        if not self.layout.described:
-            return pd.DataFrame({"data": frames.raw_records(b"".join(batches), skip)})
-        parts = [frames.records(batch, self.layout.dtype) for batch in batches]
-        if not parts:
-            parts = [frames.records(b"", self.layout.dtype)]
-        data, cpus = [data for data, _ in parts], [cpus for _, cpus in parts]
-        data[0], cpus[0] = data[0][skip:], cpus[0][skip:]  # rows of one batch, at most
-        columns = frames.columns(data, self.layout)
-        if self._per_cpu and "cpu" not in columns:
-            columns["cpu"] = np.concatenate(cpus)
-        return pd.DataFrame(columns, copy=False)
+        frame, misfits = records.decode(batches, skip, self._known, self._per_cpu)
+        if misfits and not self._told_misfits:
+            self._told_misfits = True
+            lengths = ", ".join(f"{length:,}" for length in misfits)
+            types = " or ".join(f"{each.name} ({each.length:,})" for each in self._known.kinds)
+            notice(
+                f"{self.name}: records of {lengths} bytes are not a {types}, and are shown as bytes"
+                " in a column of their own. Where you know that they begin with one, say it:"
+                " .typed('struct event')."
+            )
+        return frame
 
 
 _LINE = re.compile(

@@ -37,6 +37,11 @@ _MAX_STEPS = 5_000  # types, each as often as it is in a record, for one layout
 _INTEGER_BYTES, _MAX_BIT_FIELD = (1, 2, 4, 8, 16), 64
 _SIGNED, _BOOL = 1, 4  # bits of an integer's encoding
 
+_KEYWORDS = {_STRUCT: "struct ", _UNION: "union ", _ENUM: "enum ", _ENUM64: "enum "}
+
+SENT = "ebpflab_sent_"
+"""The typedef of what a call sends (`agent/programs/instrument.py`)."""
+
 MAX_ELEMENT_COLUMNS = 16
 """Longer arrays are one column of arrays."""
 
@@ -152,6 +157,43 @@ class Types:
             return self._by_name[name]
         except KeyError:
             raise NoSuchType(name) from None
+
+    def sent(self, table: str) -> list[tuple[int, str]]:
+        """The types of what is sent into a buffer, each with the name of its variable: the one
+        member of the value of each struct that the agent has made clang write about it."""
+        found = []
+        for number, type_ in enumerate(self._types):
+            if type_.kind == _STRUCT and type_.name == f"____btf_map_{table}":
+                value = {each.name: each.type for each in self.members(number)}.get("value", 0)
+                members = self.members(value)
+                if len(members) != 1:
+                    raise NoSuchType(f"{type_.name} does not describe one record")
+                found.append((members[0].type, members[0].name))
+        return found
+
+    def name_of(self, number: int) -> str:
+        """A type as C calls it: ``struct event``, ``u64``, ``char[16]``."""
+        type_ = self._types[number]
+        for _ in range(_MAX_DEPTH):
+            if type_.kind not in _ALIASES or (type_.kind == _TYPEDEF and type_.name != SENT):
+                break
+            number, type_ = type_.size, self._types[type_.size]
+        if type_.kind == _ARRAY:
+            shape, element, _ = self._shape(number)
+            return self.name_of(element) + "".join(f"[{length}]" for length in shape)
+        return _KEYWORDS.get(type_.kind, "") + (type_.name or "without a name")
+
+    def named(self) -> dict[str, int]:
+        """The numbers of all types that a value can have, by what C calls them."""
+        kinds = (_INT, _STRUCT, _UNION, _ENUM, _ENUM64, _TYPEDEF)
+        return {
+            self.name_of(number): number
+            for number, each in enumerate(self._types)
+            if each.kind in kinds
+            and each.name
+            and "ebpflab" not in each.name
+            and not each.name.startswith("____btf_map_")
+        }
 
     def members(self, number: int) -> list[Member]:
         """The fields of a struct or union, in order. Raises NoSuchType for what is none."""

@@ -12,12 +12,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from ebpflab.decode.arrays import Array, Dtype
 from ebpflab.decode.btf import Bits, Column, NoSuchType, Types
-from ebpflab.protocol.framing import BUSY, DISCARD, RECORD_HEADER_BYTES, BadFrame, stride
 
 _CATEGORICAL_FROM_ROWS = 10_000
 
@@ -69,111 +67,11 @@ def layout_in(types: Types | None, table: str, part: str, size_bytes: int) -> La
     return layout_of(columns, size_bytes, part)
 
 
-def record_layout(types: Types | None, table: str | None, size_bytes: int) -> Layout:
-    """The layout of a buffer's record: what the one member of the value of ``table`` is.
-
-    The agent declares that array (`agent/programs/instrument.py`), so that the record is described.
-    """
-    columns: list[Column] = []
-    if types is not None and table is not None:
-        try:
-            (member,) = types.members(types.map_types(table)["value"])
-            columns = types.columns_of(
-                member.type, "" if types.is_struct(member.type) else member.name
-            )
-        except (NoSuchType, KeyError):
-            pass
-    return layout_of(columns, size_bytes, "data")
-
-
 def _stored(column: Column) -> Dtype:
     """What of a record a column is made from: of a bit field, all bytes that hold some of it."""
     if column.bits is None:
         return column.dtype
     return np.dtype((np.uint8, (-(-sum(column.bits) // 8),)))
-
-
-def count_records(span: bytes) -> int:
-    """How many records, DISCARDs left out, a span from the wire holds."""
-    step = _uniform_stride(span)
-    return len(span) // step if step else len(_walk(span)[0])
-
-
-def end_of(span: bytes, count: int) -> int:
-    """Where the first ``count`` records of a span end; of all, with the DISCARDs behind them."""
-    step = _uniform_stride(span)
-    if step:
-        return min(count * step, len(span))
-    places, _ = _walk(span)
-    return int(places[count]) if count < len(places) else len(span)
-
-
-def _uniform_stride(span: bytes) -> int:
-    """The distance of the records of a span when all are alike and none discarded, else 0."""
-    if len(span) < RECORD_HEADER_BYTES:
-        return 0
-    length = int.from_bytes(span[:4], "little")
-    step = stride(length)
-    if length & (BUSY | DISCARD) or len(span) % step:
-        return 0
-    headers = np.frombuffer(span, "<u4")[:: step // 4]
-    return step if bool((headers == length).all()) else 0
-
-
-def _walk(span: bytes) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint32]]:
-    """Where the header of each record that is not a DISCARD stands, and how long its data is.
-
-    Raises BadFrame when the records do not end where the span ends.
-    """
-    if len(span) % 8:
-        raise BadFrame(f"a batch of {len(span):,} bytes is not made of records")
-    found, at = [], 0
-    words = memoryview(span).cast("I")
-    while at < len(words):
-        found.append(at)
-        at += stride(words[at] & ~DISCARD) // 4
-    if at != len(words):
-        raise BadFrame("the last record of a batch is longer than what there is of it")
-    places = np.array(found, np.int64)
-    lengths = np.frombuffer(span, "<u4")[places]
-    kept = lengths & DISCARD == 0
-    return places[kept] * 4, lengths[kept]
-
-
-def records(span: bytes, dtype: Dtype, first: int = 0) -> tuple[Records, Records]:
-    """The records of a span from number ``first`` on, and the second word of their headers.
-
-    Records of one size are viewed in place. Others are copied, all of a length at once, cut or
-    filled with zeros to the size of ``dtype``.
-    """
-    if not span:
-        return np.empty(0, dtype), np.empty(0, "u4")
-    step = _uniform_stride(span)
-    if step and step - RECORD_HEADER_BYTES >= dtype.itemsize:
-        framed = np.dtype(
-            {
-                "names": ["cpu", "data"],
-                "formats": ["<u4", dtype],
-                "offsets": [4, 8],
-                "itemsize": step,
-            }
-        )
-        view = np.frombuffer(span, framed)[first:]
-        return view["data"], view["cpu"]
-    places, lengths = (each[first:] for each in _walk(span))
-    raw, copied = np.frombuffer(span, "u1"), np.zeros((len(places), dtype.itemsize), "u1")
-    for length in np.unique(lengths):
-        alike, size = lengths == length, min(int(length), dtype.itemsize)
-        data = places[alike] + RECORD_HEADER_BYTES
-        copied[alike, :size] = raw[data[:, None] + np.arange(size)]
-    return copied.view(dtype).ravel(), raw.view("<u4")[places // 4 + 1]
-
-
-def raw_records(span: bytes, first: int = 0) -> list[bytes]:
-    """The bytes of each record of a span from number ``first`` on."""
-    places, lengths = (each[first:].tolist() for each in _walk(span))
-    starts = (place + RECORD_HEADER_BYTES for place in places)
-    return [span[at : at + length] for at, length in zip(starts, lengths, strict=True)]
 
 
 def columns(parts: Sequence[Records], layout: Layout) -> dict[str, Any]:

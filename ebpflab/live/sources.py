@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from ebpflab.decode import frames, histograms
+from ebpflab.decode import frames, histograms, records
 from ebpflab.decode.arrays import Array
 from ebpflab.plots.units import amount, edge, unit_of
 
@@ -40,7 +40,7 @@ class Arrivals(Protocol):
 
     name: str
     lost: int
-    layout: frames.Layout
+    _known: records.RecordTypes
 
     def _since(self, row: int) -> tuple[int, list[tuple[int, bytes]]]: ...
     def _decode(self, batches: list[bytes], skip: int) -> pd.DataFrame: ...
@@ -61,7 +61,7 @@ class StreamSource:
 
     def __init__(self, stream: Arrivals, column: str | None) -> None:
         self.name, self._stream = stream.name, stream
-        self.columns = numeric(stream.layout)
+        self.columns = numeric(stream._known.layout)
         self.column = column or _likely(self.columns)
         self.buckets = _LOG2_BUCKETS
         self._seen, _ = stream._since(0)
@@ -102,8 +102,8 @@ class StreamSource:
     def _count(self, batches: list[tuple[int, bytes]]) -> Counts:
         if not batches or self.column is None:
             return np.zeros(self.buckets, np.int64)
-        layout = self._stream.layout
-        parts = [frames.records(data, layout.dtype)[0][self.column] for _, data in batches]
+        known = self._stream._known
+        parts = [records.fitting(data, known)[self.column] for _, data in batches]
         return log2_counts(np.concatenate(parts))
 
 

@@ -171,7 +171,7 @@ UNDESCRIBED = {
     "untyped": (
         "static int send(void *record) { calls.ringbuf_output(record, 8, 0); return 0; }",
         "send(&call)",
-        "do not tell of which type",
+        "does not tell of which type",
     ),
     "refused": (
         "struct odd { double *number; }; BPF_HASH(odd, u32, struct odd);",

@@ -133,7 +133,7 @@ def notebook_records(data: bytes) -> None:
     import numpy as np
     import pandas as pd
 
-    from ebpflab.decode import frames
+    from ebpflab.decode import frames, records, spans
     from ebpflab.decode.btf import Bits, Column
     from ebpflab.protocol.framing import BadFrame
 
@@ -145,18 +145,21 @@ def notebook_records(data: bytes) -> None:
     ]
     layout = frames.layout_of(columns, 16, "data")
     try:
-        count = frames.count_records(data)
-        found, words = frames.records(data, layout.dtype)
-        assert len(found) == len(words) == count == len(frames.raw_records(data))
+        count = spans.count_records(data)
+        found, words = spans.records(data, layout.dtype)
+        assert len(found) == len(words) == count == len(spans.raw_records(data))
         assert len(pd.DataFrame(frames.columns([found], layout))) == count
-        assert frames.count_records(data[: frames.end_of(data, count // 2)]) == count // 2
+        kinds = [records.RecordType(str(size), layout, size) for size in (16, 24)]
+        for known in (records.RecordTypes(tuple(kinds[:1])), records.RecordTypes(tuple(kinds))):
+            assert len(records.decode([data], count // 3, known, True)[0]) == count - count // 3
+        assert spans.count_records(data[: spans.end_of(data, count // 2)]) == count // 2
     except BadFrame:
         pass
 
 
 def notebook_types(data: bytes) -> None:
     """The table of a program's types, and the columns that are made of it."""
-    from ebpflab.decode import btf, frames
+    from ebpflab.decode import btf, frames, records
 
     try:
         types = btf.Types(data)
@@ -174,7 +177,7 @@ def notebook_types(data: bytes) -> None:
             name = type_.name.removeprefix("____btf_map_")
             try:
                 frames.layout_in(types, name, "value", 8)
-                frames.record_layout(types, name, 8)
+                records.sent(types, name, per_cpu=True)
             except (ValueError, TypeError):
                 pass
 

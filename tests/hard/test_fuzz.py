@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ebpflab import Program
-from ebpflab.decode import btf, frames
+from ebpflab.decode import btf, spans
 from ebpflab.errors import WireError
 from ebpflab.protocol import framing
 from ebpflab.transport.connection import Answer
@@ -51,7 +51,7 @@ def test_a_batch_whose_records_do_not_add_up_is_refused() -> None:
     record = struct.pack("<II8s", 8, 0, b"12345678")
     for span in (record[:-4], record + struct.pack("<II", 900, 0), b"\0" * 12):
         with pytest.raises(framing.BadFrame):
-            frames.count_records(span)
+            spans.count_records(span)
 
 
 def table_of_types(*types: tuple[int, int, tuple[int, ...]]) -> bytes:

@@ -20,10 +20,12 @@ import pkgutil
 import random
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from functools import cache
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import matplotlib
@@ -269,7 +271,7 @@ SCENES: dict[Callable[[Path], Globals], str] = {
         ebpflab.lab.Lab.close ebpflab.lab.Lab.closed ebpflab.lab.Lab.kernel_functions
         ebpflab.lab.Lab.lost ebpflab.lab.Lab.run ebpflab.lab.Lab.syscall_name
         ebpflab.lab.Workload.wait ebpflab.program.Program.attached ebpflab.program.Program.close
-        ebpflab.program.Program.closed ebpflab.streams.Stream
+        ebpflab.program.Program.closed ebpflab.streams.Stream ebpflab.streams.Stream.typed
     """,
     recorded: """
         ebpflab.open_recording ebpflab.recordings.Recording ebpflab.recordings.Recording.batches
@@ -356,6 +358,8 @@ READY: Globals = {
 def ready(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], Globals]]:
     """Prepares what a docstring's examples find; afterwards labs are closed."""
     monkeypatch.chdir(tmp_path)
+    # pandas asks whether it is interactive; without this, that runs a __main__.py of another test.
+    monkeypatch.setitem(sys.modules, "__main__", ModuleType("__main__"))
     state, labs = random.getstate(), ExitStack()
 
     def prepare(name: str) -> Globals:

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ebpflab.decode import frames
+from ebpflab.decode import frames, spans
 from ebpflab.decode.btf import Bits, Column
 from ebpflab.protocol import framing
 
@@ -42,8 +42,8 @@ def _event(n: int, name: bytes = b"x") -> bytes:
 @given(st.lists(st.integers(0, 2**64 - 1), max_size=50), st.integers(0, 60))
 def test_records_of_one_size(numbers: list[int], first: int) -> None:
     span = b"".join(_record(_event(n), word=n % 7) for n in numbers)
-    assert frames.count_records(span) == len(numbers)
-    data, words = frames.records(span, EVENT.dtype, first)
+    assert spans.count_records(span) == len(numbers)
+    data, words = spans.records(span, EVENT.dtype, first)
     assert list(data["n"]) == numbers[first:]
     assert list(words) == [n % 7 for n in numbers[first:]]
 
@@ -55,8 +55,8 @@ def test_mixed_sizes_and_discards(rows: list[tuple[int, bool, int]]) -> None:
         for n, gone, size in rows
     )
     kept = [(n, size) for n, gone, size in rows if not gone]
-    assert frames.count_records(span) == len(kept)
-    data, _ = frames.records(span, EVENT.dtype)
+    assert spans.count_records(span) == len(kept)
+    data, _ = spans.records(span, EVENT.dtype)
     assert list(data["n"]) == [n for n, _ in kept]
     assert list(data["name"]) == [b"abcdefgh"[: min(size, 16) - 8] for _, size in kept]
 
@@ -77,7 +77,7 @@ def test_many_records_take_little_more_memory_than_they_are() -> None:
     batches = [span[at : at + 48_000] for at in range(0, len(span), 48_000)]
     tracemalloc.start()
     try:
-        parts = [frames.records(batch, layout.dtype)[0] for batch in batches]
+        parts = [spans.records(batch, layout.dtype)[0] for batch in batches]
         frame = pd.DataFrame(frames.columns(parts, layout), copy=False)
         _, peak = tracemalloc.get_traced_memory()
     finally:

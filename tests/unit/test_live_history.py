@@ -16,8 +16,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ebpflab.decode import frames
+from ebpflab.decode import frames, spans
 from ebpflab.decode.btf import Column
+from ebpflab.decode.records import RecordType, RecordTypes
 from ebpflab.errors import ConnectionLost, ProgramError, TableError
 from ebpflab.live import Live, snapshot
 from ebpflab.live.history import MOST_POINTS, History
@@ -57,7 +58,8 @@ def batch(latencies: list[int]) -> tuple[int, bytes]:
 class Arrived:
     """A stream to which the test hands its batches."""
 
-    name, lost, layout = "calls", 0, LAYOUT
+    name, lost = "calls", 0
+    _known = RecordTypes((RecordType("struct call", LAYOUT, LAYOUT.dtype.itemsize),))
 
     def __init__(self) -> None:
         self.batches: list[tuple[int, bytes]] = []
@@ -68,8 +70,8 @@ class Arrived:
         return int(ends[-1]), new
 
     def _decode(self, batches: list[bytes], skip: int) -> pd.DataFrame:
-        data, _ = frames.records(b"".join(batches), RECORD, skip)
-        return pd.DataFrame(frames.columns([data], self.layout))
+        data, _ = spans.records(b"".join(batches), RECORD, skip)
+        return pd.DataFrame(frames.columns([data], LAYOUT))
 
 
 class Traced:

@@ -1,17 +1,19 @@
-"""What is added to the reader's C before BCC compiles it: lost counts and record layouts.
+"""What is added to the reader's C before BCC compiles it: lost counts and record types.
+
+BCC compiles in two passes: it rewrites ``events.ringbuf_output(&e, n, 0)`` to
+``bpf_ringbuf_output((void *)bpf_pseudo_fd(1, -7), &e, n, 0)`` and compiles the result. The second
+pass sees the macros below. The name of the buffer reaches them in the first argument, before which
+we write ``EBPFLAB_TO(events, e)``: ``__extension__``, an operator that changes nothing.
 
 *Lost counts.* When a ring or perf buffer is full, ``ringbuf_output``, ``ringbuf_reserve`` and
-``perf_submit`` fail, and a program that ignores the result loses the record in silence. BCC
-compiles in two passes: it rewrites ``events.ringbuf_output(&e, n, 0)`` to
-``bpf_ringbuf_output((void *)bpf_pseudo_fd(1, -7), &e, n, 0)`` and compiles the result. The
-second pass sees the macros below, which count each failure in a per-CPU array declared right
-before the buffer. BCC numbers maps downwards in order of declaration, so that array is the
-buffer's own number plus one; no name has to be guessed.
+``perf_submit`` fail, and a program that ignores the result loses the record in silence. Each
+failure is counted in a per-CPU array that is declared right before the buffer. BCC numbers maps
+downwards in order of declaration, so that array is the buffer's own number plus one.
 
-*Layouts.* clang's table of types (BTF) says what a map's keys and values are, but not what goes
-into a buffer. An array of one record, declared at the end of the program, makes it say that as
-well. What the record is, is read from the calls; where that goes wrong, clang objects to our line,
-and the program is compiled without it.
+*Record types.* clang's table of types (BTF) says what a map's keys and values are, but not what
+goes into a buffer. A variable of the type of the argument, as clang itself sees it, makes it say
+that as well: of each call, after preprocessing. A ``(void *)`` before ``&`` is left out, as it
+says nothing.
 
 *Several rings.* One ring slows down when several CPUs write to it. ``EBPFLAB_RINGS(events, pages)``
 is a ring for each CPU, of so many pages: the first is the map ``events``, the others are made by
@@ -20,17 +22,25 @@ of the reader that need a ring, ``events.ringbuf_output`` and ``events.ringbuf_r
 calls of functions that take the ring of this CPU; ``ringbuf_submit`` and ``ringbuf_discard`` need
 none, and stay BCC's.
 
+Where clang objects to something of ours, the program is compiled without counts and types.
 No line of the reader's program moves, so clang's line numbers are the reader's.
 """
 
 import re
-from typing import Dict, List, NamedTuple, Optional
+from typing import List, NamedTuple, Optional, Tuple
 
 from ebpflab.agent.kernel.own_maps import LAYOUT_SUFFIX, LOST_SUFFIX
 
 # Given to clang as -D flags, not as text: the verifier quotes source lines by their number, and
 # BCC gets the text of those wrong when a #line directive hides lines of our own.
-COUNT_LOST = {
+_DECLARED = {
+    f"EBPFLAB_{kind}_OUTPUT(name, ...)": (
+        f"BPF_PERCPU_ARRAY(name##{LOST_SUFFIX}, u64, 1);"
+        f" BPF_{kind}_OUTPUT(name{', ##__VA_ARGS__' if kind == 'RINGBUF' else ''})"
+    )
+    for kind in ("PERF", "RINGBUF")
+}
+_COUNTED_AND_TYPED = {
     "EBPFLAB_DROP_CAST_(...)": "",
     "EBPFLAB_DROP_CAST(map)": "EBPFLAB_DROP_CAST_ map",
     "EBPFLAB_NUMBER_bpf_pseudo_fd(type, number)": "number",
@@ -42,16 +52,40 @@ COUNT_LOST = {
         "(void *)bpf_pseudo_fd(1, EBPFLAB_NUMBER(map) + 1), &zero_);"
         " if (lost_) __sync_fetch_and_add(lost_, 1); }"
     ),
-    "bpf_ringbuf_output(map, ...)": (
-        "({ long sent_ = bpf_ringbuf_output(map, __VA_ARGS__);"
+    # An array is sent whole, of another pointer what it points to; of void * that is not known.
+    "EBPFLAB_IS(data, type)": "__builtin_types_compatible_p(__typeof__(data), type)",
+    "EBPFLAB_RECORD(data)": (
+        "__builtin_choose_expr(EBPFLAB_IS(data, void *) || EBPFLAB_IS(data, const void *),"
+        " (struct ebpflab_untyped_ {}){},"
+        " __builtin_choose_expr(EBPFLAB_IS(data, __typeof__(&(data)[0])), (data)[0], data))"
+    ),
+    "EBPFLAB_TYPE(data)": "typedef __typeof__(EBPFLAB_RECORD(data)) ebpflab_sent_",
+    "EBPFLAB_TO(map, name)": "__extension__",
+    # Not declared, the array of lost counts is an error, and the program compiled without us.
+    "EBPFLAB_SENT_EBPFLAB_TO(map, name)": (
+        f"(void)sizeof(map##{LOST_SUFFIX}); static struct ____btf_map_##map##{LAYOUT_SUFFIX}"
+        " { int key; struct { ebpflab_sent_ name; } value; } layout_"
+        f' __attribute__((section(".maps." #map "{LAYOUT_SUFFIX}"), used)) = {{}}; (void)'
+    ),
+    "EBPFLAB_OUTPUT(map, name, data, ...)": (
+        "({ EBPFLAB_TYPE(data); EBPFLAB_SENT_EBPFLAB_TO(map, name) 0;"
+        " map##__output(data, __VA_ARGS__); })"
+    ),
+    "bpf_ringbuf_output(map, data, ...)": (
+        "({ EBPFLAB_TYPE(data); EBPFLAB_SENT_##data;"
+        " long sent_ = bpf_ringbuf_output(map, data, __VA_ARGS__);"
         " EBPFLAB_COUNT(map, sent_) (int)sent_; })"
+    ),
+    "bpf_ringbuf_submit(data, ...)": (
+        "({ EBPFLAB_TYPE(data); EBPFLAB_SENT_##data; bpf_ringbuf_submit(data, __VA_ARGS__); })"
     ),
     "bpf_ringbuf_reserve(map, ...)": (
         "({ void *record_ = bpf_ringbuf_reserve(map, __VA_ARGS__);"
         " EBPFLAB_COUNT(map, !record_) record_; })"
     ),
-    "bpf_perf_event_output(ctx, map, ...)": (
-        "({ long sent_ = bpf_perf_event_output(ctx, map, __VA_ARGS__);"
+    "bpf_perf_event_output(ctx_, map, flags, data, ...)": (
+        "({ EBPFLAB_TYPE(data); EBPFLAB_SENT_##ctx_;"
+        " long sent_ = bpf_perf_event_output(ctx_, map, flags, data, __VA_ARGS__);"
         " EBPFLAB_COUNT(map, sent_) (int)sent_; })"
     ),
 }
@@ -71,20 +105,20 @@ _RINGS = (
     " if (!record_) NAME__count(); return record_; }"
 )
 
-_COMMENT_OR_STRING = re.compile(r'//[^\n]*|/\*.*?\*/|"(?:\\.|[^"\\\n])*"', re.DOTALL)
-_BUFFER = re.compile(
-    r"^(?![ \t]*#)(.*?)\b(BPF_RINGBUF_OUTPUT|BPF_PERF_OUTPUT|EBPFLAB_RINGS)\s*\(\s*(\w+)",
-    re.MULTILINE,
+_COMMENT_OR_STRING = re.compile(
+    r"""//[^\n]*|/\*.*?\*/|"(?:\\.|[^"\\\n])*"|'(?:\\.|[^'\\\n])*'""", re.DOTALL
 )
+_BUFFER = re.compile(r"\bBPF_(?=(?:RINGBUF|PERF)_OUTPUT\s*\()")
+_RING_EACH_CPU = re.compile(r"^(?![ \t]*#)(.*?)\b(EBPFLAB_RINGS)\s*\(\s*(\w+)", re.MULTILINE)
 _NEEDS_RING = re.compile(r"\b(\w+)\s*\.\s*ringbuf_(output|reserve)\s*\(")
 _QUEUE = re.compile(r"^(?![ \t]*#).*?\bBPF_(?:QUEUE|STACK)\s*\(", re.MULTILINE)
-_SEND = re.compile(
-    r"(\w+)\s*\.\s*(?:perf_submit\s*\(\s*\w+\s*,|ringbuf_output\s*\(|ringbuf_reserve\s*\()\s*"
-    r"(?:\(\s*(?:\w+\s*)+\*+\s*\)\s*)?"  # a cast
-    r"(?:sizeof\s*\(\s*\*?\s*(?P<type>(?:struct|union)\s+\w+|\w+)\s*\)|(?P<by>&?)\s*(?P<variable>\w+))"
+_SEND = re.compile(r"\b(\w+)\s*\.\s*(perf_submit(?:_skb)?|ringbuf_output|ringbuf_submit)\s*\(")
+_CONTEXT = re.compile(r"\s*(?:\([^()]*\)\s*)?\w+\s*,")
+_TYPELESS_CAST = re.compile(
+    r"\s*\(\s*(?:const\s+)?(?:void|(?:unsigned\s+|signed\s+)?char|u8|__u8|uint8_t)\s*\*\s*\)(?=\s*&)"
 )
-_NO_TYPES = ("return", "goto", "else", "sizeof", "struct", "union", "enum")
-_TYPE = r"(?:(?:struct|union|enum)\s+\w+|(?:unsigned\s+|signed\s+)*\w+)"
+_VARIABLE = re.compile(r"\s*(?:\([^()]*\*\s*\)\s*)?&?\s*([A-Za-z_]\w*)\s*,")
+_UNNAMED = "data"  # the column of a record that is no struct and comes from no variable
 
 
 class Instrumented(NamedTuple):
@@ -92,80 +126,95 @@ class Instrumented(NamedTuple):
 
     text: str
     cflags: List[str]
-    buffers: List[str]
-    rings: List[str]  # those of them that have a ring for each CPU
-    counted: bool  # False where a buffer is declared in a way that we do not know
-    layouts: Dict[str, str]  # buffer name -> name of the map that describes its record
+    rings: List[str]  # buffers that have a ring for each CPU
+    typed: bool  # whether losses are counted, and records have types
 
 
-def instrument(source: str, layouts: bool = True) -> Instrumented:
-    """Add lost counts and, unless told not to, layouts to a BCC program.
+def instrument(source: str, typed: bool = True) -> Instrumented:
+    """Add lost counts and record types to a BCC program, unless told not to.
 
-    >>> done = instrument("struct e { u32 pid; };\\nBPF_RINGBUF_OUTPUT(out, 8);\\n"
+    >>> done = instrument("BPF_RINGBUF_OUTPUT(out, 8);\\n"
     ...                   "int f(void *ctx) { struct e e = {}; out.ringbuf_output(&e, 4, 0); }")
-    >>> done.buffers, done.counted, done.layouts
-    (['out'], True, {'out': 'out__layout'})
+    >>> print(done.text)
+    EBPFLAB_RINGBUF_OUTPUT(out, 8);
+    int f(void *ctx) { struct e e = {}; out.ringbuf_output(EBPFLAB_TO(out, e) &e, 4, 0); }
     """
     plain = _COMMENT_OR_STRING.sub(lambda found: re.sub(r"[^\n]", " ", found.group()), source)
-    buffers = list(_BUFFER.finditer(plain))
-    declared = [found.group(3) for found in buffers]
-    rings = [found.group(3) for found in buffers if found.group(2) == "EBPFLAB_RINGS"]
-    sends = list(_SEND.finditer(plain))
-    # One buffer declared in a way we do not know would make its neighbour count its losses.
-    known = bool(declared) and all(found.group(1) in declared for found in sends)
-    edits = []  # (where, until where, what comes there)
-    for found in buffers:
+    edits = [(*found.span(), "EBPFLAB_") for found in _BUFFER.finditer(plain)]
+    rings = []
+    for found in _RING_EACH_CPU.finditer(plain):
         name, at = found.group(3), found.end(1)
-        if known or name in rings:
-            edits.append((at, at, f"BPF_PERCPU_ARRAY({name}{LOST_SUFFIX}, u64, 1); "))
-        if name in rings:
-            edits.append((*found.span(2), "BPF_RINGBUF_OUTPUT"))
-            end = plain.find(";", found.end()) + 1 or len(plain)
-            edits.append((end, end, " " + _RINGS.replace("NAME", name)))
+        rings.append(name)
+        edits.append((at, at, f"BPF_PERCPU_ARRAY({name}{LOST_SUFFIX}, u64, 1); "))
+        edits.append((*found.span(2), "BPF_RINGBUF_OUTPUT"))
+        end = plain.find(";", found.end()) + 1 or len(plain)
+        edits.append((end, end, " " + _RINGS.replace("NAME", name)))
     for found in _NEEDS_RING.finditer(plain):
-        if found.group(1) in rings:
+        if found.group(1) in rings and not (typed and found.group(2) == "output"):
             edits.append((*found.span(), f"{found.group(1)}__{found.group(2)}("))
+    for found in _SEND.finditer(plain) if typed else ():
+        edits += _typed_call(plain, found, rings)
     text = source
     for start, end, new in sorted(edits, reverse=True):
         text = text[:start] + new + text[end:]
-    described: Dict[str, str] = {}
-    for found in sends if layouts else []:
-        name = found.group(1)
-        member = _record_member(plain, found)
-        if name in declared and name not in described and member:
-            described[name] = name + LAYOUT_SUFFIX
-            text += (
-                f"\nstruct {name}__record {{ {member}; }};"
-                f" BPF_ARRAY({name}{LAYOUT_SUFFIX}, struct {name}__record, 1);"
-            )
     if _QUEUE.search(plain):  # BCC does not tell the kernel the types of these, only of others
         text += f"\nBPF_ARRAY(ebpflab{LAYOUT_SUFFIX}, u32, 1);"
-    cflags = [f"-D{name}={body}" for name, body in COUNT_LOST.items()] if known else []
-    return Instrumented(text, cflags, declared, rings, known, described)
+    macros = {**_DECLARED, **_COUNTED_AND_TYPED} if typed else _DECLARED
+    return Instrumented(text, [f"-D{name}={body}" for name, body in macros.items()], rings, typed)
 
 
-def blames_layouts(log: str) -> bool:
-    """Whether clang objects to a line that `instrument` has added for a layout."""
-    return (
-        re.search(rf"error: .*\n(?: *\d+ \| ?)?struct \w+__record {{.*{LAYOUT_SUFFIX}, ", log)
-        is not None
-    )
+def _typed_call(plain: str, call: "re.Match[str]", rings: List[str]) -> List[Tuple[int, int, str]]:
+    """The edits of one call: (where, until where, what comes there)."""
+    buffer, method = call.groups()
+    data: Optional[int] = call.end()
+    if method.startswith("perf_submit"):
+        context = _CONTEXT.match(plain, call.end())
+        data = context.end() if context and method == "perf_submit" else None
+    edits, name = [], _UNNAMED
+    if data is not None:
+        cast = _TYPELESS_CAST.match(plain, data)
+        if cast:
+            edits.append((*cast.span(), ""))
+        variable = _VARIABLE.match(plain, cast.end() if cast else data)
+        name = variable.group(1) if variable else name
+    if buffer in rings and method == "ringbuf_output":
+        return [*edits, (*call.span(), f"EBPFLAB_OUTPUT({buffer}, {name}, ")]
+    return [*edits, (call.end(), call.end(), f"EBPFLAB_TO({buffer}, {name}) ")]
 
 
-def _record_member(plain: str, send: "re.Match[str]") -> Optional[str]:
-    """The record that a call sends, as the C declaration of one struct member."""
-    if send.group("type") and not _declaration(plain[: send.start()], send.group("type")):
-        return f"{send.group('type')} record"
-    return _declaration(plain[: send.start()], send.group("variable") or send.group("type"))
+_OURS = re.compile(r"EBPFLAB_TO\(\w+, \w+\) |EBPFLAB(?=_(?:PERF|RINGBUF)_OUTPUT\b)")
+_PLACE = re.compile(r"^(\S+:\d+:)(\d+)(: .*)$")
 
 
-def _declaration(before: str, variable: str) -> Optional[str]:
-    """How ``variable`` was last declared before the call: ``struct e e``, ``char comm[16]``."""
-    declared = re.compile(
-        rf"\b({_TYPE})\s*(?:\*\s*)?\b{re.escape(variable)}\b\s*((?:\[\s*\w+\s*\])*)\s*(?=[=;,)])"
-    )
-    last = None
-    for found in declared.finditer(before):
-        if found.group(1) not in _NO_TYPES:
-            last = found
-    return f"{last.group(1)} {variable}{last.group(2)}" if last else None
+def blames_us(log: str) -> bool:
+    """Whether clang may object to something that `instrument` has added."""
+    return re.search(rf"EBPFLAB_|ebpflab_|\w{LOST_SUFFIX}", _OURS.sub("BPF", log)) is not None
+
+
+def as_written(log: str) -> str:
+    """What clang or the verifier has printed, with the lines that it quotes as the reader's are."""
+    lines = log.split("\n")
+    for number, line in enumerate(lines):
+        places = [(found.start(), found.end()) for found in _OURS.finditer(line)]
+        if not places:
+            continue
+        # clang 19 puts the line's number and a bar before what it quotes.
+        margin = len(line) - len(re.sub(r"^ *\d+ \| ", "", line))
+        lines[number] = _without(line, places)
+        place = _PLACE.match(lines[number - 1]) if number else None
+        if place:
+            column = int(place.group(2))
+            before = [each for each in places if each[0] - margin < column - 1]
+            column = len(_without(line[: margin + column], before)) - margin
+            lines[number - 1] = f"{place.group(1)}{column}{place.group(3)}"
+        if number + 1 < len(lines) and not lines[number + 1].strip(" |~^"):
+            lines[number + 1] = _without(lines[number + 1], places)
+    return "\n".join(lines)
+
+
+def _without(line: str, places: List[Tuple[int, int]]) -> str:
+    """A line without what we put at ``places``: the call's mark, or EBPFLAB for BPF."""
+    for start, end in reversed(places):
+        kept = line[end - len("BPF") : end] if end - start == len("EBPFLAB") else ""
+        line = line[:start] + ("BPF" if kept == "LAB" else kept) + line[end:]
+    return line

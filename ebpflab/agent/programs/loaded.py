@@ -16,7 +16,7 @@ import bcc
 
 from ebpflab.agent.faults import Fault
 from ebpflab.agent.kernel import btf, descriptors, headers, maps, names
-from ebpflab.agent.kernel.own_maps import HIDDEN, LOST_SUFFIX, RINGS_SUFFIX
+from ebpflab.agent.kernel.own_maps import HIDDEN, LAYOUT_SUFFIX, LOST_SUFFIX, RINGS_SUFFIX
 from ebpflab.agent.probes import kinds, usdt
 from ebpflab.agent.probes.attached import Asked, Attachment, close_probe, taken_fds
 from ebpflab.agent.probes.kind import place
@@ -24,7 +24,7 @@ from ebpflab.agent.probes.tracepoint import explain_tracepoint
 from ebpflab.agent.probes.uprobe import attach_at
 from ebpflab.agent.programs import runstats
 from ebpflab.agent.programs.compiling import bcc_call, compiled
-from ebpflab.agent.programs.instrument import Instrumented, blames_layouts, instrument
+from ebpflab.agent.programs.instrument import Instrumented, as_written, blames_us, instrument
 from ebpflab.agent.streams import rings
 from ebpflab.agent.streams.drain import Drain
 from ebpflab.agent.streams.perf_buffer import PerfStream
@@ -51,19 +51,21 @@ class Program:
         self.attachments: Dict[int, Attachment] = {}
         self._runs = runstats.RunStats()
         self.streams: Dict[str, Stream] = {}
+        self.log = ""
         self._rings: List[int] = []  # descriptors of those that BCC has not made
         code = instrument(source)
         complaint = self._compile(code, cflags, readers)
-        if complaint is not None and blames_layouts(self.log):
-            code = instrument(source, layouts=False)
+        if complaint is not None and blames_us(self.log):
+            code = instrument(source, typed=False)
             complaint = self._compile(code, cflags, readers)
+        self.log = as_written(self.log)
         if complaint is not None:
             for function in usdt.complained_of(self.log):
                 usdt.explain(source, function, readers)
             raise self._refused(complaint)
         self.maps = self._find_maps()
         self.types = btf.of_maps(table.fd for table in self.maps.values())
-        self.layouts = code.layouts
+        self.typed = code.typed
         self.functions = self._find_functions()
         self._open_streams(code)
         self.attach_by_name()
@@ -120,10 +122,11 @@ class Program:
         return [bcc.lib.bpf_function_name(module, index).decode() for index in range(count)]
 
     def _open_streams(self, code: Instrumented) -> None:
-        for name in code.buffers:
-            table = self.maps[name]
+        for name, table in self.maps.items():
             counter = self.maps.get(name + LOST_SUFFIX)
-            lost = partial(maps.total, counter) if counter else _nothing_counted
+            if counter is None:
+                continue
+            lost = partial(maps.total, counter) if code.typed else _nothing_counted
             ident = next(self._idents)
             if table.type == map_types.RINGBUF:
                 fds = [table.fd]
@@ -145,19 +148,21 @@ class Program:
             if name.endswith(HIDDEN):
                 continue
             stream = self.streams.get(name)
-            valued = self.layouts.get(name, None if stream else name)
+            typed_as: Optional[str] = name
+            if stream:
+                typed_as = name + LAYOUT_SUFFIX if self.typed else None
             described.append(
                 {
                     "name": name,
                     "type": table.type,
                     "key_size": table.key_size,
-                    "value_size": self.maps[valued].value_size if valued else 0,
+                    "value_size": 0 if stream else table.value_size,
                     "max_entries": table.max_entries,
                     "cpus": table.cpus,
-                    "typed_as": valued,
+                    "typed_as": typed_as,
                     "stream": stream.ident if stream else None,
                     "rings": name + RINGS_SUFFIX in self.maps,
-                    "counted": name + LOST_SUFFIX in self.maps,
+                    "counted": stream is not None and self.typed,
                 }
             )
         return {
@@ -247,6 +252,7 @@ class Program:
             os.close(self.bpf.funcs.pop(function.encode()).fd)  # of a probe that is gone
         _, complaint, log = bcc_call(lambda: self.bpf.load_func(function.encode(), kind))
         if complaint is not None:
+            log = as_written(log)
             usdt.explain(self.key[0], function, self.key[2])
             raise kinds.explain_load(function, kind, log) or Fault(
                 "VerifierError",

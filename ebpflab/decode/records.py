@@ -1,0 +1,201 @@
+"""Records of a buffer: of which type each is, and its columns.
+
+clang says of which type the argument of each call is that sends a record (`agent/programs/
+instrument.py`). Several types through one buffer are told apart by the length of their records, or
+by a field that the reader names; what fits no type stays bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from ebpflab.decode import frames, spans
+from ebpflab.decode.arrays import Array
+from ebpflab.decode.btf import NoSuchType, Types
+from ebpflab.decode.frames import Layout
+
+TYPE = "struct"
+"""The column that names a row's type where there are several: no C field can be called so."""
+_BYTES = "data"
+
+Mask = npt.NDArray[np.bool_]
+
+
+class RecordType(NamedTuple):
+    """One type that records of a buffer have."""
+
+    name: str
+    layout: Layout
+    length: int
+    """Of its records as they arrive, in bytes: a perf buffer fills them up."""
+    exact: bool = True
+    """False when the reader says that it is the type: longer records begin with it."""
+    value: int | None = None
+    """What the tag field holds in records of this type."""
+
+    def fits(self, lengths: npt.NDArray[np.uint32]) -> Mask:
+        """Which records, by their lengths, may be of this type."""
+        if self.exact:
+            return np.equal(lengths, self.length)
+        return np.greater_equal(lengths, self.layout.dtype.itemsize)
+
+
+class RecordTypes(NamedTuple):
+    """The types of a buffer's records. Without any, records are shown as bytes."""
+
+    kinds: tuple[RecordType, ...] = ()
+    tag: str | None = None
+    why_bytes: str = ""
+
+    @property
+    def layout(self) -> Layout:
+        """The layout of all records; that of bytes where there is not one for all."""
+        if len(self.kinds) == 1:
+            return self.kinds[0].layout
+        return frames.layout_of([], 0, _BYTES)
+
+
+def sent(types: Types | None, table: str | None, per_cpu: bool) -> RecordTypes:
+    """What clang says of the records of the buffer that ``table`` describes."""
+    if table is None:
+        return RecordTypes(why_bytes="clang did not take what asks it for their type.")
+    if types is None:
+        return RecordTypes(
+            why_bytes="the kernel has refused clang's description of this program's types. Does"
+            " it use float or double?"
+        )
+    kinds: list[RecordType] = []
+    try:
+        described = types.sent(table)
+    except NoSuchType as error:
+        return RecordTypes(why_bytes=f"the agent's description of them is wrong: {error}.")
+    for number, name in described:
+        kind = record_type(types, number, per_cpu, name)
+        if not kind.layout.described:
+            return RecordTypes(
+                why_bytes="a call that sends them does not tell of which type they are. Where you"
+                " know it, say it: .typed('struct event')."
+            )
+        if all(kind.layout != other.layout for other in kinds):
+            kinds.append(kind)
+    if not kinds:
+        return RecordTypes(why_bytes="no call sends one.")
+    if len({kind.length for kind in kinds}) < len(kinds):
+        names = ", ".join(kind.name for kind in kinds)
+        return RecordTypes(
+            why_bytes=f"several types go through it ({names}), and records of one length have more"
+            " than one. Give each a field that tells which it is, and name it:"
+            " .typed({0: 'struct start', 1: 'struct end'}, tag='kind')."
+        )
+    return RecordTypes(tuple(kinds))
+
+
+def record_type(types: Types, number: int, per_cpu: bool, name: str = _BYTES) -> RecordType:
+    """A type of the program, as that of records; ``name`` is the column of what is no struct."""
+    try:
+        size = types.size_of(number)
+        columns = types.columns_of(number, "" if types.is_struct(number) else name)
+    except NoSuchType:
+        size, columns = 0, []
+    # perf_prepare_sample: a u32, the length, and the record fill a multiple of 8 bytes.
+    length = -(-(size + 4) // 8) * 8 - 4 if per_cpu else size
+    return RecordType(types.name_of(number), frames.layout_of(columns, size, _BYTES), length)
+
+
+def decode(
+    batches: Sequence[bytes], skip: int, known: RecordTypes, per_cpu: bool
+) -> tuple[pd.DataFrame, list[int]]:
+    """The rows of ``batches``, without the first ``skip``; and the lengths of those that are of no
+    type and shown as bytes."""
+    if not known.kinds:
+        return pd.DataFrame({_BYTES: spans.raw_records(b"".join(batches), skip)}), []
+    kind = known.kinds[0]
+    if len(known.kinds) == 1 and all(kind.fits(spans.lengths(each)).all() for each in batches):
+        return _alike(batches or [b""], skip, kind.layout, per_cpu), []
+    return _mixed(b"".join(batches), skip, known, per_cpu)
+
+
+def fitting(span: bytes, known: RecordTypes) -> Array:
+    """The records of a span that are of the one type of a buffer."""
+    (kind,) = known.kinds
+    data, _ = spans.records(span, kind.layout.dtype)
+    lengths = spans.lengths(span)
+    return data if kind.fits(lengths).all() else data[kind.fits(spans.walk(span)[1])]
+
+
+def _alike(batches: Sequence[bytes], skip: int, layout: Layout, per_cpu: bool) -> pd.DataFrame:
+    parts = [spans.records(batch, layout.dtype) for batch in batches]
+    data, cpus = [data for data, _ in parts], [cpus for _, cpus in parts]
+    data[0], cpus[0] = data[0][skip:], cpus[0][skip:]  # rows of one batch, at most
+    columns = frames.columns(data, layout)
+    if per_cpu and "cpu" not in columns:
+        columns["cpu"] = np.concatenate(cpus)
+    return pd.DataFrame(columns, copy=False)
+
+
+def _mixed(
+    span: bytes, skip: int, known: RecordTypes, per_cpu: bool
+) -> tuple[pd.DataFrame, list[int]]:
+    """Rows of several types: each has the columns of its own type, and NA in the others."""
+    places, lengths = (each[skip:] for each in spans.walk(span))
+    left = np.ones(len(places), np.bool_)
+    parts, several = [], len(known.kinds) > 1
+    for kind, mask in _told_apart(span, places, lengths, known):
+        left &= ~mask
+        data = spans.gathered(span, places[mask], lengths[mask], kind.layout.dtype)
+        part = pd.DataFrame(frames.columns([data], kind.layout), np.flatnonzero(mask))
+        if several:
+            part.insert(0, TYPE, kind.name)
+        parts.append(part.astype({name: _nullable(part[name]) for name in part}))
+    if left.any():
+        column = _BYTES
+        while any(column in part for part in parts):
+            column += "_"
+        raw = [span[at + 8 : at + 8 + size] for at, size in zip(places, lengths, strict=True)]
+        rest = [data for data, lies in zip(raw, left, strict=True) if lies]
+        parts.append(pd.DataFrame({column: pd.Series(rest, np.flatnonzero(left), object)}))
+    frame = pd.concat(parts).sort_index()
+    if per_cpu and "cpu" not in frame:
+        frame["cpu"] = np.frombuffer(span, "<u4")[places // 4 + 1][frame.index]
+    return frame, np.unique(lengths[left]).tolist()
+
+
+def _told_apart(
+    span: bytes, places: Array, lengths: Array, known: RecordTypes
+) -> Iterator[tuple[RecordType, Mask]]:
+    for kind in known.kinds:
+        mask = kind.fits(lengths)
+        if known.tag is not None:
+            layout = kind.layout
+            data = spans.gathered(span, places, lengths, layout.dtype)
+            mask &= np.asarray(data[known.tag] == kind.value)
+        yield kind, mask
+
+
+def _nullable(column: pd.Series[Any]) -> Any:
+    """A type of the same numbers that has NA."""
+    if column.dtype.kind in "iu" and isinstance(column.dtype, np.dtype):
+        return ("UInt" if column.dtype.kind == "u" else "Int") + str(column.dtype.itemsize * 8)
+    return "boolean" if column.dtype == bool else column.dtype
+
+
+def tagged(types: Mapping[int, RecordType], tag: str) -> RecordTypes:
+    """Types that are told apart by the number in the field ``tag``, which all have at one place.
+
+    Raises ValueError, in words, where they have not.
+    """
+    found = set()
+    for kind in types.values():
+        columns = {each.name: each for each in kind.layout.columns}
+        if tag not in columns or columns[tag].dtype.kind not in "iu" or columns[tag].bits:
+            raise ValueError(f"{kind.name} has no field {tag!r} that is a whole number")
+        found.add((columns[tag].offset, columns[tag].dtype))
+    if len(found) > 1:
+        raise ValueError(f"the field {tag!r} does not lie at the same place in each type")
+    kinds = (kind._replace(value=value) for value, kind in types.items())
+    return RecordTypes(tuple(kinds), tag)
