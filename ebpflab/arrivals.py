@@ -20,6 +20,8 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from ebpflab import arguments
+from ebpflab.decode.frames import now
 from ebpflab.display.progress import notice
 from ebpflab.protocol import messages
 from ebpflab.transport.connection import Connection
@@ -31,12 +33,12 @@ _WAIT_STEP_SECONDS = 0.25
 _KEEP_BYTES = 256 << 20
 
 
-def check_limits(seconds: float | None, rows: int | None) -> None:
-    """Refuse a wait for less than nothing (ValueError)."""
-    if rows is not None and rows < 0:
-        raise ValueError(f"rows= is how many to wait for, 0 or more, and is {rows}")
-    if seconds is not None and seconds < 0:
-        raise ValueError(f"seconds= is how long to wait, 0 or more, and is {seconds}")
+def limits(seconds: float | None, rows: int | None) -> tuple[float | None, int | None]:
+    """How long, and for how many rows, to wait. Raises ValueError for what is no such number."""
+    return (
+        None if seconds is None else arguments.seconds("seconds", seconds),
+        None if rows is None else arguments.whole("rows", rows, 0),
+    )
 
 
 class EventSource(ABC):
@@ -53,7 +55,7 @@ class EventSource(ABC):
         self._arrived = threading.Condition()
         self._batches: deque[tuple[int, bytes]] = deque()  # (rows, bytes)
         self._bytes = self._rows = self._taken = 0
-        self._attrs, self._started = attrs, pd.Timestamp.now(tz="UTC")
+        self._attrs, self._started = attrs, now()
         self._recorders: tuple[Recorder, ...] = ()
         self._most_rows, self._most_bytes = sys.maxsize, _KEEP_BYTES
         self._spill: Recorder | None = None
@@ -70,8 +72,8 @@ class EventSource(ABC):
         """Return everything that has arrived and is kept, up to this moment.
 
         The columns are those of the class. ``attrs`` has what `Lab.attrs` has, and lost, dropped
-        and spilled (numbers of rows), start and end (times, UTC). Prints a line when records were
-        lost since the last such line.
+        and spilled (numbers of rows), start and end (times, UTC, as text). Prints a line when
+        records were lost since the last such line.
 
         >>> lab.run(["/bin/ls", "-l", "/"]).returncode
         0
@@ -94,15 +96,15 @@ class EventSource(ABC):
         ``rows``, and are not returned. Interrupting the kernel (Ctrl-C) ends the wait and returns
         the rows so far, with ``attrs["interrupted"]`` set. A recording never waits.
 
-        Raises ValueError when ``seconds`` or ``rows`` is negative; TargetError when the agent ends
-        during the wait.
+        Raises ValueError when ``seconds`` or ``rows`` is negative or no number; TargetError when
+        the agent ends during the wait.
 
         >>> lab.run(["/bin/ls", "-l", "/"]).returncode
         0
         >>> len(prog["starts"].collect(seconds=5, rows=1))
         1
         """
-        check_limits(seconds, rows)
+        seconds, rows = limits(seconds, rows)
         interrupted = False
         began = time.monotonic()
         try:
@@ -139,9 +141,10 @@ class EventSource(ABC):
         >>> len(prog["starts"].frame()), prog["starts"].spilled
         (5, 14)
         """
-        for name, most in (("rows", rows), ("size_bytes", size_bytes)):
-            if most is not None and most < 1:
-                raise ValueError(f"{name}= is how much to keep, 1 or more, and is {most}")
+        if rows is not None:
+            rows = arguments.whole("rows", rows, 1)
+        if size_bytes is not None:
+            size_bytes = arguments.whole("size_bytes", size_bytes, 1)
         recorder = None if spill is None else self._recorder(spill, sync=lambda: None)
         self._sync()
         with self._arrived:
@@ -230,7 +233,7 @@ class EventSource(ABC):
     def _recorder(self, path: str | Path, sync: Callable[[], None]) -> Recorder:
         from ebpflab.recordings import Recorder  # Arrow takes a while to import
 
-        attrs = {**self._attrs, "stream": self.name, "start": pd.Timestamp.now(tz="UTC")}
+        attrs = {**self._attrs, "stream": self.name, "start": now()}
         return Recorder(path, attrs, sync, self._forget)
 
     def _forget(self, recorder: Recorder) -> None:
@@ -344,7 +347,7 @@ class EventSource(ABC):
             dropped=self.dropped,
             spilled=self.spilled,
             start=self._started,
-            end=pd.Timestamp.now(tz="UTC"),
+            end=now(),
         )
         return frame
 

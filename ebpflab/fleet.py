@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 
 import pandas as pd
 
-from ebpflab.arrivals import EventSource, check_limits
+from ebpflab.arrivals import EventSource, limits
 from ebpflab.display.progress import notice
 from ebpflab.errors import EbpflabError, TargetError
 from ebpflab.lab import Completed, Lab, Workload
@@ -181,7 +181,7 @@ class FleetProgram:
         ``attrs["interrupted"]`` set. A machine that is lost meanwhile gives the rows that it had
         sent; when all are, nothing is waited for.
         """
-        check_limits(seconds, rows)
+        seconds, rows = limits(seconds, rows)
         streams = {host: program[name] for host, program in self._programs.items()}
         began, interrupted = time.monotonic(), False
         try:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from ebpflab import arguments
 from ebpflab.binaries.golang import GoBinary, GoRuntime, open_binary
 from ebpflab.display import cells, rich
 from ebpflab.display.progress import Progress, notice
@@ -229,6 +230,8 @@ class Lab(Closing):
         command = [argv] if isinstance(argv, str) else [_word(each) for each in argv]
         if not isinstance(input, str):
             raise WorkloadError(f"input= is text (str), and is of type {type(input).__name__}.")
+        cwd = None if cwd is None else arguments.path("cwd", cwd)
+        env = arguments.environment(env)
 
         def workload(started: messages.OfProcess) -> Workload:
             return Workload(self._connection, tuple(command), started["pid"])
@@ -367,7 +370,8 @@ class Lab(Closing):
         >>> usdt.enable_probe(probe="usdt_loop:step", fn_name="on_step")
         >>> prog = lab.load(source, usdt_contexts=[usdt])
         """
-        return USDT(self._connection, str(path or ""), pid)
+        pid = None if pid is None else arguments.process("pid", pid)
+        return USDT(self._connection, arguments.path("path", path or ""), pid)
 
     def usdt_probes(self, path: str | Path) -> pd.DataFrame:
         """Return the USDT probes of a program or library, a row for each place of a probe.
@@ -456,16 +460,18 @@ class Workload:
 
     def __init__(self, connection: Connection, argv: tuple[str, ...], pid: int) -> None:
         self._connection, self.argv, self.pid = connection, argv, pid
+        self._completed: Completed | None = None
 
     def wait(self) -> Completed:
         """Wait for the command's end and return it as a `Completed`.
 
-        Interrupting the wait kills the command. Raises WorkloadError when its end has been returned
-        before.
+        Interrupting the wait kills the command. Waiting again returns the same.
 
         >>> lab.start(["/bin/ls", "-l", "/"]).wait().returncode
         0
         """
+        if self._completed is not None:
+            return self._completed
         try:
             answer = self._connection.request(messages.WAIT, messages.OfProcess(pid=self.pid))
         except KeyboardInterrupt:
@@ -476,9 +482,10 @@ class Workload:
         stdout, stderr = (
             part.decode(errors="replace") for part in (answer.blob[:split], answer.blob[split:])
         )
-        return Completed(
+        self._completed = Completed(
             self.argv, self.pid, ended["returncode"], stdout, stderr, ended["truncated"]
         )
+        return self._completed
 
     def kill(self) -> None:
         """Send SIGKILL to the command and its process group, and return at once.
@@ -492,13 +499,15 @@ class Workload:
     def stop(self) -> Completed:
         """Send SIGTERM to the command and its process group, and wait for the command's end.
 
-        Returns a `Completed`, whose ``returncode`` is -15 where the signal ended it. Raises
-        WorkloadError when its end has been returned before. Source: signal(7).
+        Returns a `Completed`, whose ``returncode`` is -15 where the signal ended it; where the
+        command has ended before, that of then. Source: signal(7).
 
         >>> workload.stop().returncode
         -15
         """
-        self._connection.request(messages.STOP, messages.Stop(pid=self.pid, signal=signal.SIGTERM))
+        if self._completed is None:
+            asked = messages.Stop(pid=self.pid, signal=signal.SIGTERM)
+            self._connection.request(messages.STOP, asked)
         return self.wait()
 
     def __repr__(self) -> str:

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Unpack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Unpack
 
 import pandas as pd
 
-from ebpflab import perf_events
+from ebpflab import arguments, perf_events
 from ebpflab.arrivals import EventSource
 from ebpflab.attachments import Attachments
 from ebpflab.binaries import golang, places
@@ -31,6 +32,14 @@ from ebpflab.transport.connection import Answer, Connection
 
 if TYPE_CHECKING:
     from ebpflab.lab import Lab
+
+
+_NUMBERS: tuple[Literal["event_off", "maxactive", "addr", "sym_off"], ...] = (
+    "event_off",
+    "maxactive",
+    "addr",
+    "sym_off",
+)
 
 
 class Program(Closing):
@@ -229,7 +238,7 @@ class Program(Closing):
 
     def attach_uprobe(
         self,
-        name: str,
+        name: str | Path,
         sym: str = "",
         fn_name: str = "",
         addr: int | None = None,
@@ -250,6 +259,7 @@ class Program(Closing):
         >>> prog.attached
         ['uprobe /opt/ebpflab/labs/go-hello/work:main.known -> on_call']
         """
+        name = arguments.path("name", name)
         places.check(self._connection, name, sym, addr, sym_off)
         try:
             self._attach(
@@ -266,7 +276,7 @@ class Program(Closing):
 
     def attach_uretprobe(
         self,
-        name: str,
+        name: str | Path,
         sym: str = "",
         fn_name: str = "",
         addr: int | None = None,
@@ -284,12 +294,13 @@ class Program(Closing):
         >>> prog.attached
         ['uretprobe /tmp/tmp.../naps:tell -> ends']
         """
+        name = arguments.path("name", name)
         places.check(self._connection, name, sym, addr, 0)
         if not force:
             golang.refuse_uretprobe(self._connection, name, sym)
         self._attach("uretprobe", fn_name, name=name, sym=sym or None, addr=addr, pid=pid)
 
-    def attach_go_return(self, name: str, sym: str, fn_name: str, pid: int = -1) -> None:
+    def attach_go_return(self, name: str | Path, sym: str, fn_name: str, pid: int = -1) -> None:
         """Run ``fn_name`` when a Go function returns: a uprobe on each return instruction.
 
         ``name`` is the program's path, ``sym`` the function with its package, ``pid`` one process,
@@ -303,6 +314,7 @@ class Program(Closing):
         >>> prog.attached
         ['go_return /opt/ebpflab/labs/go-hello/work:main.handle -> ends']
         """
+        name = arguments.path("name", name)
         binary = golang.GoBinary(golang.open_binary(self._connection, name))
         offsets = binary.returns(sym, self.lab.arch)
         self._attach("go_return", fn_name, name=binary.path, sym=sym, offsets=offsets, pid=pid)
@@ -394,6 +406,11 @@ class Program(Closing):
                 f"The program has no function {fn_name!r}. It has:"
                 f" {have}.{suggest(fn_name, self.functions)}"
             )
+        if "pid" in where:
+            where["pid"] = arguments.process("pid", where["pid"])
+        for number in _NUMBERS:
+            if (given := where.get(number)) is not None:
+                where[number] = arguments.whole(number, given)
         self._attachments.attach(kind, fn_name, where)
 
     @property

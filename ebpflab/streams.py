@@ -175,8 +175,10 @@ class Stream(EventSource):
 
 _LINE = re.compile(
     r"^\s*(?P<task>.*)-(?P<tid>\d+)\s+(?:\(\s*[\d-]+\)\s+)?\[(?P<cpu>\d+)\]\s+"
-    r"(?P<flags>\S{4,5})\s+(?P<time_s>[\d.]+):\s+(?P<function>\S+?):\s?(?P<message>.*)$"
+    r"(?P<flags>\S{4,5})\s+(?P<time_s>[\d.]+):\s+(?P<function>\S+?):\s?(?P<message>.*)$",
+    re.DOTALL,
 )
+_TASK_WIDTH = 16  # trace_print_context: "%16s-%-7d"
 _LOST_LINE = re.compile(r"^CPU:\d+ \[LOST (\d+) EVENTS\]")
 
 
@@ -203,20 +205,51 @@ class Messages(EventSource):
         for line in whole.split(b"\n"):
             gone = _LOST_LINE.match(line.decode(errors="replace"))
             self.lost += int(gone.group(1)) if gone else 0
-        super()._receive(self.lost, whole + newline)
+        data = whole + newline
+        entries = _entries(data)
+        rest = data[: max(data.find(entries[0]), 0)] if entries else data
+        with self._arrived:
+            if rest and self._batches:  # of an entry that was cut in two on its way
+                count, before = self._batches.pop()
+                self._batches.append((count, before + rest))
+                self._bytes += len(rest)
+        super()._receive(self.lost, b"".join(entries))
 
     def _count(self, data: bytes) -> int:
-        return len(self._rows_of(data))
+        return len(_entries(data))
 
     def _cut(self, data: bytes, rows: int) -> tuple[bytes, bytes]:
-        lines = data.splitlines(keepends=True)
-        return b"".join(lines[:rows]), b"".join(lines[rows:])
-
-    def _rows_of(self, data: bytes) -> list[dict[str, str]]:
-        lines = data.decode(errors="replace").split("\n")
-        return [found.groupdict() for line in lines if (found := _LINE.match(line))]
+        entries = _entries(data)
+        return b"".join(entries[:rows]), b"".join(entries[rows:])
 
     def _decode(self, batches: list[bytes], skip: int) -> pd.DataFrame:
-        rows = self._rows_of(b"".join(batches).removesuffix(b"\n"))[skip:]
+        entries = [each for batch in batches for each in _entries(batch)][skip:]
+        found = [_LINE.match(each.decode(errors="replace").rstrip("\n")) for each in entries]
+        rows = [each.groupdict() for each in found if each]
         frame = pd.DataFrame(rows, columns=list(_LINE.groupindex))
         return frame.astype({"tid": "int64", "cpu": "int64", "time_s": "float64"})
+
+
+def _entries(data: bytes) -> list[bytes]:
+    """Whole entries of trace_pipe. One has several lines where its text has, or its task's name."""
+    entries: list[bytes] = []
+    loose: list[bytes] = []  # lines that begin no entry
+    for line in re.findall(rb"[^\n]*\n|[^\n]+", data):
+        found = _LINE.match(line.decode(errors="replace").removesuffix("\n"))
+        if _LOST_LINE.match(line.decode(errors="replace")):
+            continue
+        if not found:
+            loose.append(line)
+            continue
+        # A name is filled up with blanks to its width, so a shorter one began in a line before.
+        name: list[bytes] = []
+        width = len(line[: line.index(f"-{found['tid']}".encode())])
+        while loose and sum(map(len, name)) + width < _TASK_WIDTH:
+            name.insert(0, loose.pop())
+        if entries:
+            entries[-1] += b"".join(loose)
+        loose = []
+        entries.append(b"".join([*name, line]))
+    if entries:
+        entries[-1] += b"".join(loose)
+    return entries

@@ -60,10 +60,11 @@ class Table:
         """Return all entries, one a row: the key's columns, then the value's.
 
         A scalar key or value is called ``key`` or ``value``; dtypes are those of `Stream`. A
-        per-CPU map has a row for each entry and CPU, with a column ``cpu`` (uint32). A name that
-        key and value share gets ``_value``. The key of an LPM trie of addresses is a column
-        ``network``. The values of a jump table and of a map of maps are the kernel's numbers of the
-        programs and maps. ``attrs`` has what `Lab.attrs` has, and end (time, UTC).
+        per-CPU map has a row for each entry and CPU, with a column ``cpu`` (uint32); where the
+        program has a field ``cpu``, ours is ``cpu_``. A field of the value that the key has, too,
+        gets ``_value``. The key of an LPM trie of addresses is a column ``network`` (text). The
+        values of a jump table and of a map of maps are the kernel's numbers of the programs and
+        maps. ``attrs`` has what `Lab.attrs` has, and end (time, UTC, as text).
 
         Raises TableError for a queue or stack, which `pop` reads, and for maps without entries to
         read.
@@ -72,11 +73,9 @@ class Table:
         {'key': 'int64', 'value': 'uint64'}
         """
         keys, values, cpus = self._read()
-        columns = self._key_columns(keys)
-        if cpus is not None:
-            columns["cpu"] = cpus
-        for name, column in frames.columns([values], self._value).items():
-            columns[f"{name}_value" if name in columns else name] = column
+        columns = frames.side_by_side(
+            self._key_columns(keys), cpus, frames.columns([values], self._value)
+        )
         return self._labelled(pd.DataFrame(columns, copy=False))
 
     def histogram(self, scale: str = "log2") -> pd.DataFrame:
@@ -225,12 +224,12 @@ class Table:
         for index in range(len(keys)):
             key = raw[index * size : (index + 1) * size]
             length = int.from_bytes(key[:4], "little")
-            found[index] = ipaddress.ip_network((key[4:], length), strict=False)
+            found[index] = str(ipaddress.ip_network((key[4:], length), strict=False))
         return {"network": found}
 
     def _labelled(self, frame: pd.DataFrame) -> pd.DataFrame:
         """``frame``, knowing where and when it comes from."""
-        frame.attrs.update(self._attrs, end=pd.Timestamp.now(tz="UTC"))
+        frame.attrs.update(self._attrs, end=frames.now())
         return frame
 
     def _read(self) -> tuple[frames.Records, frames.Records, npt.NDArray[np.uint32] | None]:

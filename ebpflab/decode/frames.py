@@ -84,6 +84,32 @@ def columns(parts: Sequence[Records], layout: Layout) -> dict[str, Any]:
     return found
 
 
+def side_by_side(
+    keys: dict[str, Any], cpus: Array | None, values: dict[str, Any]
+) -> dict[str, Any]:
+    """The columns of a map. None is lost: the later one of two that share a name gets another.
+
+    >>> side_by_side({"cpu": 1, "value": 2}, 3, {"value": 4, "value_value": 5})
+    {'cpu': 1, 'value': 2, 'cpu_': 3, 'value_value_': 4, 'value_value': 5}
+    """
+    names = {*keys, *values}
+    found = dict(keys)
+    if cpus is not None:
+        found[_free("cpu", names)] = cpus
+    for name, column in values.items():
+        found[_free(f"{name}_value", names | {*found}) if name in found else name] = column
+    return found
+
+
+def _free(name: str, taken: set[str]) -> str:
+    return _free(f"{name}_", taken) if name in taken else name
+
+
+def now() -> str:
+    """This moment, as text: what is in ``attrs`` must fit into JSON, for a file of a DataFrame."""
+    return pd.Timestamp.now(tz="UTC").isoformat()
+
+
 def _values(column: Column, data: Records) -> Any:
     if column.bits is not None:
         data = _bit_field(data, column.bits, column.dtype)
@@ -96,7 +122,7 @@ def _values(column: Column, data: Records) -> Any:
     if column.kind == "bytes":
         return [row.tobytes() for row in data]
     if column.kind == "ipv6":
-        return _for_each_kind(data, ipaddress.IPv6Address)
+        return _for_each_kind(data, lambda raw: str(ipaddress.IPv6Address(raw)))
     if column.kind == "int128":
         return _for_each_kind(data, lambda raw: int.from_bytes(raw, "little", signed=True))
     return data
@@ -211,5 +237,5 @@ def run_stats(
         {"function": "str", "probe": "str", "hits": "Int64", "total_ns": "Int64", "misses": "Int64"}
     )
     frame["ns_per_hit"] = frame["total_ns"] / frame["hits"].mask(frame["hits"] == 0)
-    frame.attrs.update(attrs, end=pd.Timestamp.now(tz="UTC"))
+    frame.attrs.update(attrs, end=now())
     return frame

@@ -170,10 +170,9 @@ class TableSource:
         self, keys: frames.Records, values: frames.Records, numbers: Counts
     ) -> pd.DataFrame:
         top = np.argsort(~numbers, kind="stable")[:ROWS]
-        columns = frames.columns([keys[top]], self._keys)
-        for name, column in frames.columns([values[top]], self._values).items():
-            columns[f"{name}_value" if name in columns else name] = column
-        return pd.DataFrame(columns)
+        of_keys = frames.columns([keys[top]], self._keys)
+        of_values = frames.columns([values[top]], self._values)
+        return pd.DataFrame(frames.side_by_side(of_keys, None, of_values))
 
 
 Source = StreamSource | TableSource

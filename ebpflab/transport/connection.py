@@ -68,7 +68,7 @@ class Connection:
         self._sinks_lock = threading.RLock()  # a finalizer may come in between, and ignore
         self._hello: Future[Hello] = Future()
         self._lost: errors.TargetError | None = None
-        self._asked = False
+        self._asked, self._owner = False, os.getpid()
         # Descriptors of the threads' own, which nobody closes under them.
         self._reader, self._writer = os.dup(transport.reader), os.dup(transport.writer)
         for work, name in ((self._read, "ebpflab reader"), (self._write, "ebpflab writer")):
@@ -141,6 +141,11 @@ class Connection:
         response, once it is there, in the reading thread. Raises the exception for the fault that
         came back, or ConnectionLost.
         """
+        if self._is_of_another_process():
+            raise errors.TargetError(
+                f"This lab belongs to process {self._owner}, which opened it, and this is its child"
+                f" {os.getpid()}: the agent answers there alone. Open a lab here: lab = Lab()."
+            )
         ident, future = next(self._ids), Future[_Came]()
         frame = framing.control({"id": ident, "op": operation.name, **fields})
         self._waiting[ident] = future
@@ -172,10 +177,16 @@ class Connection:
 
     def close(self) -> None:
         """End the agent. May be called twice, and from any thread."""
+        if self._is_of_another_process():
+            return  # a child that ends leaves the agent to its parent
         self._asked = self._asked or self._lost is None
         self._give_up(errors.ConnectionLost("This lab is closed. Make a new one with Lab()."))
         self._outgoing.put(None)
         self._transport.close()
+
+    def _is_of_another_process(self) -> bool:
+        """Whether this is a copy, in a forked child: it has none of the threads."""
+        return os.getpid() != self._owner
 
     # -- the two threads ---------------------------------------------------------------------
 

@@ -101,14 +101,14 @@ def test_a_queue_and_a_stack_are_emptied(lab: Lab, program: str, prog: Program) 
 
 
 def test_networks(prog: Program) -> None:
-    networks = {ipaddress.ip_network("10.0.0.0/8"): 1, ipaddress.ip_network("10.1.2.0/24"): 2}
+    networks = {"10.0.0.0/8": 1, "10.1.2.0/24": 2}
     for network, value in networks.items():
-        prog["networks"][network] = value
+        prog["networks"][ipaddress.ip_network(network)] = value
     prog["networks6"]["2001:db8::/32"] = 3
     found = prog["networks"].frame().set_index("network")["value"]
     assert found.to_dict() == networks
     (only,) = prog["networks6"].frame()["network"]
-    assert only == ipaddress.ip_network("2001:db8::/32")
+    assert only == "2001:db8::/32"
     del prog["networks"]["10.0.0.0/8"]
     assert list(prog["networks"].frame()["value"]) == [2]
     with pytest.raises(TableError, match="no room for an IPv6"):

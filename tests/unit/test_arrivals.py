@@ -24,12 +24,29 @@ class Silent:
 def test_messages_are_kept_line_by_line() -> None:
     messages = Messages(cast(Connection, Silent()), 1, {})
     messages.keep(rows=3)
-    text = "".join(LINE.format(n) + "no line of trace_pipe\n" for n in range(11))
+    text = "".join(LINE.format(n) + "and more\nof it\n" for n in range(11))
     for at in range(0, len(text), 100):  # lines arrive in pieces
         messages._receive(0, text[at : at + 100].encode())
-    assert list(messages.frame()["message"]) == ["call 8", "call 9", "call 10"]
+    assert list(messages.frame()["message"]) == [f"call {n}\nand more\nof it" for n in (8, 9, 10)]
     assert (messages.dropped, messages.arrived) == (8, 11)
     assert "3 rows, 0 lost, 8 dropped" in repr(messages)
+
+
+def test_a_line_feed_in_a_name_or_a_message_loses_no_row() -> None:
+    """As trace_pipe prints them: the name is filled up to 16 characters, on the left."""
+    messages = Messages(cast(Connection, Silent()), 1, {})
+    messages._receive(
+        0,
+        b"            bash-123     [000] d..21  1.000000: bpf_trace_printk: one\n\n"
+        b"            bash-123     [000] d..21  1.500000: bpf_trace_printk: two\nlines\n"
+        b"             a\nb-77      [001] d..21  2.000000: bpf_trace_printk: x\n"
+        b"CPU:1 [LOST 3 EVENTS]\n"
+        b"       kworker-b-5       [001] ...21  3.000000: bpf_trace_printk: y\n",
+    )
+    frame = messages.frame()
+    assert list(frame["message"]) == ["one", "two\nlines", "x", "y"]
+    assert list(frame["task"]) == ["bash", "bash", "a\nb", "kworker-b"]
+    assert list(frame["tid"]) == [123, 123, 77, 5] and messages.lost == 3
 
 
 def arrive(messages: Messages, numbers: range) -> None:

@@ -22,6 +22,7 @@ AGENT = PACKAGE / "agent"
 # an error, and the exceptions that carry it.
 ROOMS = (
     "protocol",
+    "arguments",
     "agent.faults",
     "agent.kernel",
     "agent.processes",
