@@ -23,7 +23,8 @@ def whole(name: str, value: Any, least: int | None = None, of: str = "a whole nu
         number = None
     if number is None or (least is not None and number < least):
         at_least = "" if least is None else f", {least} or more"
-        raise ValueError(f"{name}= is {of}{at_least}, and is {value!r}.{_meant(value)}")
+        meant = _meant(value) if number is None else ""
+        raise ValueError(f"{name}= is {of}{at_least}, and is {value!r}.{meant}")
     return number
 
 

@@ -138,6 +138,7 @@ def make_tree(
     While they run, ``tree / "stage"`` is at /tmp/stage in it.
     """
     (mmdebstrap,) = process.need(PURPOSE, "mmdebstrap")
+    environment = " ".join(recipe.ENVIRONMENT)
     stage = shlex.quote(str(tree / "stage"))
     command = [
         *_contained(),
@@ -148,7 +149,7 @@ def make_tree(
         *_kernel_of_backports(suite),
         f"--include={','.join(packages)}",
         f"--customize-hook=copy-in {stage} /tmp",
-        *(f'--customize-hook=chroot "$1" {each}' for each in commands),
+        *(f'--customize-hook=chroot "$1" env -i {environment} {each}' for each in commands),
         '--customize-hook=rm -rf "$1/tmp/stage"',
         suite.removesuffix(recipe.BACKPORTS),
         str(tree / "root"),

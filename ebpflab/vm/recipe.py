@@ -41,6 +41,12 @@ MMDEBSTRAP_OPTIONS = (
     "--dpkgopt=path-exclude=/usr/share/locale/*",
     "--dpkgopt=path-exclude=/usr/share/doc/*",
 )
+# Not the builder's: with their XDG_CACHE_HOME, Go's cache was not where the guest looks for it.
+ENVIRONMENT = (
+    "HOME=/root",
+    "PATH=/usr/sbin:/usr/bin:/sbin:/bin",
+    "DEBIAN_FRONTEND=noninteractive",
+)
 # No journal: an image is never mounted again after an unclean end, its overlays are dropped.
 MKE2FS_OPTIONS = ("-t", "ext4", "-L", "ebpflab", "-O", "^has_journal", "-m", "0")
 
@@ -114,7 +120,7 @@ def _is_product(path: Path) -> bool:
 
 
 def _hash(suite: str, arch: str) -> str:
-    options = (suite, arch, DISK_SIZE, *MMDEBSTRAP_OPTIONS, *MKE2FS_OPTIONS)
+    options = (suite, arch, DISK_SIZE, *MMDEBSTRAP_OPTIONS, *ENVIRONMENT, *MKE2FS_OPTIONS)
     digest = hashlib.sha256("\0".join(options).encode())
     for name, path in _sources():
         digest.update(f"\0{name}\0{path.stat().st_mode & 0o100}\0".encode())

@@ -95,7 +95,7 @@ def test_of_many_rows_each_host_gives_its_share_and_none_is_lost(
         assert progs.collect("calls", rows=0).empty
         assert list(progs.collect("calls", seconds=60, rows=7)["host"]) == [hosts[1]] * 7
         assert list(progs.collect("calls")["host"]) == [hosts[1]] * (29 - 3 - 7)
-        with pytest.raises(ValueError, match="rows= is how many to wait for"):
+        with pytest.raises(ValueError, match="rows= is a whole number, 0 or more"):
             progs.collect("calls", rows=-1)
         with pytest.raises(UnknownName, match="Closest matches: calls"):
             progs.collect("cals", rows=1)

@@ -93,7 +93,7 @@ def test_a_file_that_is_full_drops_and_counts(lab: Lab, program: str, prog: Prog
 
 
 def test_what_cannot_be_kept_is_told(prog: Program, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="rows= is how much to keep"):
+    with pytest.raises(ValueError, match="rows= is a whole number, 1 or more"):
         prog["calls"].keep(rows=0)
     with pytest.raises(RecordingError, match="No such file or directory"):
         prog["calls"].keep(rows=10, spill=tmp_path / "absent" / "older.arrows")
