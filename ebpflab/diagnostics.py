@@ -57,6 +57,15 @@ _CLANG_HINTS = (
         "BPF divides unsigned numbers only (until LLVM 18): make both sides of / or % unsigned.",
     ),
     (
+        r"missing terminating '\"' character",
+        'Is the C in r""" ... """? In a Python string without the r, \\n ends the line in the C.',
+    ),
+    (
+        r"too many args",
+        "A helper takes five arguments at most, so bpf_trace_printk() a format and three values."
+        " Send more in a struct, through a ring buffer.",
+    ),
+    (
         r"argument may not have 'void' type|incomplete type 'void'|'void' must be the first",
         "`void name` is not a C parameter: write `void *ctx`, or `struct pt_regs *ctx`.",
     ),

@@ -158,6 +158,11 @@ class Lab(Closing):
         """
         cells.retire()
         text = _read_source(source)
+        if isinstance(cflags, str):
+            raise ProgramError(
+                f"cflags= is a list of clang's options, and is the text {cflags!r}. Write"
+                f" cflags={cflags.split()}."
+            )
         contexts = [usdt._wanted() for usdt in usdt_contexts]
         ident = next(self._idents)
         try:
@@ -533,7 +538,13 @@ def _read_source(source: str | Path) -> str:
     if isinstance(source, Path) or (source.strip().endswith(".c") and "\n" not in source.strip()):
         path = Path(os.fspath(source).strip()).expanduser()
         try:
-            return path.read_text()
+            return path.read_text(encoding="utf-8-sig")
+        except UnicodeDecodeError as error:
+            line = error.object.count(b"\n", 0, error.start) + 1
+            raise ProgramError(
+                f"The C file {str(path)!r} is not UTF-8: byte {error.object[error.start]:#x} in"
+                f" line {line} is no character of it. Save it as UTF-8."
+            ) from None
         except OSError as error:
             raise ProgramError(f"Cannot read the C file {str(path)!r}: {error.strerror}.") from None
     if not source.strip():

@@ -34,6 +34,28 @@ if TYPE_CHECKING:
     from ebpflab.lab import Lab
 
 
+_EVENTS = 'prog["events"].collect(seconds=5), which returns a DataFrame'
+_MESSAGES = "prog.messages.collect(seconds=5), which returns a DataFrame"
+_OF_BCC = {
+    "trace_print": _MESSAGES,
+    "trace_fields": _MESSAGES,
+    "trace_readline": _MESSAGES,
+    "perf_buffer_poll": _EVENTS,
+    "perf_buffer_consume": _EVENTS,
+    "ring_buffer_poll": _EVENTS,
+    "ring_buffer_consume": _EVENTS,
+    "kprobe_poll": _EVENTS,
+    "get_table": 'prog["counts"]',
+    "get_syscall_fnname": 'lab.syscall_name("execve")',
+    "get_syscall_prefix": 'lab.syscall_name("execve")',
+    "ksym": "prog.stacks(), which has the names",
+    "sym": "prog.stacks(), which has the names",
+    "cleanup": "prog.close()",
+    "load_func": "an attach_... method, which loads",
+    "detach_kprobe": "prog.detach()",
+    "detach_uprobe": "prog.detach()",
+    "detach_tracepoint": "prog.detach()",
+}
 _NUMBERS: tuple[Literal["event_off", "maxactive", "addr", "sym_off"], ...] = (
     "event_off",
     "maxactive",
@@ -412,6 +434,17 @@ class Program(Closing):
             if (given := where.get(number)) is not None:
                 where[number] = arguments.whole(number, given)
         self._attachments.attach(kind, fn_name, where)
+
+    if not TYPE_CHECKING:  # a type checker knows better what is not here
+
+        def __getattr__(self, name: str) -> Any:
+            if name in self.__dict__.get("_maps", {}):
+                said = f"A map is taken by its name in brackets: prog[{name!r}]."
+            elif name in _OF_BCC:
+                said = f"{name}() is BCC's. Here: {_OF_BCC[name]}."
+            else:
+                said = f"A program has no .{name}.{suggest(name, dir(type(self)))}"
+            raise AttributeError(said)
 
     @property
     def attached(self) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import weakref
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -136,6 +137,25 @@ class Table:
         else:
             data = entries.encode(self._value, value, f"the value of {self.name!r}")
             self._connection.request(messages.UPDATE, messages.Update(**entry, value=data.hex()))
+
+    def __getitem__(self, key: object) -> Any:
+        raise TableError(
+            f"A table is read whole, and then looked into: frame = prog[{self.name!r}].frame(), and"
+            f" frame.set_index({[each.name for each in self._key.columns]}).loc[{key!r}]."
+        )
+
+    def __iter__(self) -> Iterator[Any]:
+        raise TableError(
+            f"A table is read whole: prog[{self.name!r}].frame() has a row for each entry, and"
+            " .itertuples() goes through them."
+        )
+
+    def __len__(self) -> int:
+        """The number of entries; of an array, as long as it is declared."""
+        return int(self._connection.request(messages.TABLE, self._asked).ok["entries"])
+
+    def __bool__(self) -> bool:
+        return True
 
     def __delitem__(self, key: object) -> None:
         data = self._encoded_key(key)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from ebpflab import Lab
-from ebpflab.errors import TargetError
+from ebpflab.errors import EbpflabError, ProgramError, TargetError
 from ebpflab.program import Program
 
 SOURCE = r"""
@@ -102,3 +102,39 @@ def test_a_forked_child_is_refused_and_leaves_the_lab_alone(lab: Lab) -> None:
     os.close(told)
     assert f"This lab belongs to process {os.getpid()}" in said
     assert lab.run(["echo", "here"]).stdout == "here\n"
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        ("prog.calls", r"taken by its name in brackets: prog\[.calls.\]"),
+        ("prog.trace_print()", r"is BCC's\. Here: prog\.messages\.collect"),
+        ("prog.perf_buffer_poll()", r'Here: prog\["events"\]\.collect'),
+        ("prog.atached", r"has no \.atached\. Closest matches?: .*attached"),
+        ("prog['counts'][1]", r"read whole.*frame\.set_index\(\['key'\]\)\.loc\[1\]"),
+        ("[each for each in prog['counts']]", r"has a row for each entry"),
+        ("lab.load(source, cflags='-DA -DB')", r"Write cflags=\['-DA', '-DB'\]"),
+        ("prog.attach_uprobe(name='libc', sym='strlen', fn_name='on_work')", r"Write 'c'\."),
+        ("prog.attach_uprobe(name='libc.so.6', sym='strlen', fn_name='on_work')", r"Write 'c'\."),
+    ],
+)
+def test_what_a_reader_means_is_said(lab: Lab, code: str, said: str) -> None:
+    source = SOURCE + "BPF_HASH(counts);\n"
+    with lab.load(source) as prog, pytest.raises((AttributeError, EbpflabError), match=said):
+        eval(code, {"prog": prog, "lab": lab, "source": source})
+
+
+def test_a_table_has_a_length(lab: Lab, program: str) -> None:
+    with lab.load(SOURCE + "BPF_HASH(counts);\nBPF_ARRAY(slots, u64, 7);\n") as prog:
+        assert (len(prog["counts"]), len(prog["slots"])) == (0, 7)
+        prog["counts"][1] = 2
+        assert len(prog["counts"]) == 1 and bool(prog["counts"])
+
+
+def test_a_file_of_c_may_have_a_mark_and_must_be_utf8(lab: Lab, tmp_path: Path) -> None:
+    path = tmp_path / "probe.c"
+    path.write_bytes(b"\xef\xbb\xbf" + SOURCE.encode())
+    lab.load(path).close()
+    path.write_bytes(SOURCE.encode() + b"// f\xfcr\n")
+    with pytest.raises(ProgramError, match=r"byte 0xfc in line 10 is no character of it"):
+        lab.load(path)

@@ -7,6 +7,7 @@ root, and nobody's letters are to be had through it.
 """
 
 import os
+import re
 import stat
 from typing import Tuple
 
@@ -25,10 +26,12 @@ def locate(name: str) -> str:
 
     found = BPF.find_library(name.encode())
     if found is None:
+        short = re.sub(r"^lib|[-.]so\b.*$", "", name)
+        meant = short if short != name and BPF.find_library(short.encode()) else ""
         raise Fault(
             "UnknownEvent",
-            f"There is no library {name!r} on the traced machine. For a program, give its whole"
-            " path.",
+            f"There is no library {name!r} on the traced machine. "
+            + (f"Write {meant!r}." if meant else "For a program, give its whole path."),
             name=name,
         )
     return str(found.decode())
