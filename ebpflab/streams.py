@@ -34,8 +34,8 @@ class Stream(EventSource):
 
     Which struct it is, clang tells, of each call that sends. Where several are sent, a row's is
     named in a column ``struct``, and the columns of the others are NA in it. Where the struct is
-    not known, each row is the bytes of a record, in a column ``data``, as is a record that is not
-    as long as its struct; see `typed`.
+    not known, each row is the bytes of a record, in a column ``data``, as is a record that is
+    longer than its struct; see `typed`. What a shorter one has not is NA.
 
     ``EBPFLAB_RINGS(events, pages)`` declares a ring for each CPU, for several that send a lot. It
     is one stream; where the struct has a field ``time_ns``, the rows of each DataFrame are in the

@@ -2,7 +2,8 @@
 
 clang says of which type the argument of each call is that sends a record (`agent/programs/
 instrument.py`). Several types through one buffer are told apart by the length of their records, or
-by a field that the reader names; what fits no type stays bytes.
+by a field that the reader names. A record may be the beginning of its type, where a program sends
+as much of it as there is: what is not in it is NA. What fits no type stays bytes.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from ebpflab.decode.frames import Layout
 TYPE = "struct"
 """The column that names a row's type where there are several: no C field can be called so."""
 _BYTES = "data"
+_MOST_FILLED = 7
 
 Mask = npt.NDArray[np.bool_]
 
@@ -149,9 +151,11 @@ def _mixed(
         left &= ~mask
         data = spans.gathered(span, places[mask], lengths[mask], kind.layout.dtype)
         part = pd.DataFrame(frames.columns([data], kind.layout), np.flatnonzero(mask))
+        part = part.astype({name: _nullable(part[name]) for name in part})
+        _leave_out(part, kind, lengths[mask].astype(np.int64), per_cpu)
         if several:
             part.insert(0, TYPE, kind.name)
-        parts.append(part.astype({name: _nullable(part[name]) for name in part}))
+        parts.append(part)
     if left.any():
         column = _BYTES
         while any(column in part for part in parts):
@@ -170,11 +174,32 @@ def _told_apart(
 ) -> Iterator[tuple[RecordType, Mask]]:
     for kind in known.kinds:
         mask = kind.fits(lengths)
+        if len(known.kinds) == 1:
+            mask |= lengths < kind.length
         if known.tag is not None:
             layout = kind.layout
             data = spans.gathered(span, places, lengths, layout.dtype)
             mask &= np.asarray(data[known.tag] == kind.value)
         yield kind, mask
+
+
+def _leave_out(
+    part: pd.DataFrame, kind: RecordType, lengths: npt.NDArray[np.int64], per_cpu: bool
+) -> None:
+    """Make NA what is not in records that end before their type does; cut text and bytes."""
+    short = ~kind.fits(lengths.astype(np.uint32))
+    # A perf buffer's are filled up, by at most 7 bytes of whatever was there.
+    there = lengths - _MOST_FILLED if per_cpu and kind.exact else lengths
+    for column in kind.layout.columns:
+        size = column.dtype.itemsize if column.bits is None else -(-sum(column.bits) // 8)
+        open_ended = column.kind in ("text", "bytes") and column.dtype.subdtype is None
+        gone = short & (there < column.offset + (1 if open_ended else size))
+        part.loc[part.index[gone], column.name] = None
+        if column.kind == "bytes" and open_ended:
+            values = part[column.name].tolist()
+            for at in np.flatnonzero(short & ~gone & (there < column.offset + size)):
+                values[at] = values[at][: int(there[at]) - column.offset]
+            part[column.name] = pd.Series(values, part.index, object)
 
 
 def _nullable(column: pd.Series[Any]) -> Any:

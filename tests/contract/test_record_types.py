@@ -192,13 +192,20 @@ UNTOLD = (
     + r"""
 BPF_ARRAY(store, struct two, 1);
 BPF_RINGBUF_OUTPUT(out, 8);
-BPF_RINGBUF_OUTPUT(cut, 8);
+BPF_RINGBUF_OUTPUT(cut, 8); BPF_RINGBUF_OUTPUT(names, 8); BPF_RINGBUF_OUTPUT(raws, 8);
+BPF_RINGBUF_OUTPUT(longer, 8); BPF_PERF_OUTPUT(perf);
+struct text { u64 number; char name[4]; u8 raw[4]; };
 int on_work(struct pt_regs *ctx) {
   u32 zero = 0;
   void *found = store.lookup(&zero);
   if (found) out.ringbuf_output(found, sizeof(struct two), 0);
-  struct one e = {.number = 5};
-  cut.ringbuf_output(&e, 8, 0);
+  struct one e[2] = {{.number = 5, .first = 6, .second = 7}};
+  cut.ringbuf_output(&e[0], 12, 0);
+  perf.perf_submit(ctx, &e[0], 12);
+  longer.ringbuf_output(&e[0], 32, 0);
+  struct text text = {.number = 5, .name = "abc", .raw = {1, 2, 3}};
+  names.ringbuf_output(&text, 8 + 2, 0);
+  raws.ringbuf_output(&text, 8 + 4 + 2, 0);
   return 0;
 }
 """
@@ -216,8 +223,25 @@ def test_what_clang_cannot_tell_is_bytes_until_the_reader_does(
         assert rows(prog["out"].typed("struct two").frame()) == [
             {"name": "", "port": 0, "count": 0, "size": 0}
         ]
-        frame = prog["cut"].frame()
-        assert list(frame["data"]) == [bytes([5, *[0] * 7])] and "number" not in frame.dropna(
-            axis=1
-        )
-        assert "cut: records of 8 bytes are not a struct one (16)" in capsys.readouterr().out
+        frame = prog["longer"].frame()
+        assert frame["data"][0] == bytes([5, *[0] * 7, 6, 0, 0, 0, 7, *[0] * 19])
+        assert frame["number"].isna().all()
+        assert "longer: records of 32 bytes are not a struct one (16)" in capsys.readouterr().out
+        assert rows(prog["longer"].typed("struct one").frame()) == [
+            {"number": 5, "first": 6, "second": 7}
+        ]
+
+
+def test_what_a_shorter_record_has_not_is_na(lab: Lab, program: str) -> None:
+    with lab.load(UNTOLD) as prog:
+        prog.attach_uprobe(name=program, sym="work", fn_name="on_work")
+        lab.run([program, "1"])
+        cut = prog["cut"].frame()
+        assert rows(cut.fillna(99)) == [{"number": 5, "first": 6, "second": 99}]
+        assert list(map(str, cut.dtypes)) == ["UInt64", "UInt32", "UInt32"]
+        # The kernel fills a perf buffer's records up, by 7 bytes at most, and does not say how far.
+        assert prog["perf"].frame().drop(columns="cpu").isna().all(axis=None)
+        typed = prog["perf"].typed("struct one").frame().fillna(99)
+        assert rows(typed) == [{"number": 5, "first": 6, "second": 99}]
+        assert rows(prog["names"].frame().fillna("?")) == [{"number": 5, "name": "ab", "raw": "?"}]
+        assert rows(prog["raws"].frame()) == [{"number": 5, "name": "abc", "raw": b"\x01\x02"}]
