@@ -104,7 +104,7 @@ class Stream(EventSource):
         kind = records.record_type(self._types, known[wanted], self._per_cpu)
         if not kind.layout.described:
             raise ProgramError(f"{name!r} has no value that a column could show.")
-        return kind._replace(exact=False)
+        return kind._replace(exact=False, filled=0)
 
     def live(self, column: str | None = None) -> Live:
         """Return a view that moves: events per second, how ``column`` is spread, last rows, losses.

@@ -23,7 +23,7 @@ from ebpflab.decode.frames import Layout
 TYPE = "struct"
 """The column that names a row's type where there are several: no C field can be called so."""
 _BYTES = "data"
-_MOST_FILLED = 7
+_MOST_FILLED = 7  # of a perf buffer: perf_prepare_sample
 
 Mask = npt.NDArray[np.bool_]
 
@@ -37,6 +37,8 @@ class RecordType(NamedTuple):
     """Of its records as they arrive, in bytes: a perf buffer fills them up."""
     exact: bool = True
     """False when the reader says that it is the type: longer records begin with it."""
+    filled: int = 0
+    """By how many bytes, at most, they may have been filled up with whatever was there."""
     value: int | None = None
     """What the tag field holds in records of this type."""
 
@@ -106,7 +108,8 @@ def record_type(types: Types, number: int, per_cpu: bool, name: str = _BYTES) ->
         size, columns = 0, []
     # perf_prepare_sample: a u32, the length, and the record fill a multiple of 8 bytes.
     length = -(-(size + 4) // 8) * 8 - 4 if per_cpu else size
-    return RecordType(types.name_of(number), frames.layout_of(columns, size, _BYTES), length)
+    layout = frames.layout_of(columns, size, _BYTES)
+    return RecordType(types.name_of(number), layout, length, filled=_MOST_FILLED if per_cpu else 0)
 
 
 def decode(
@@ -122,12 +125,16 @@ def decode(
     return _mixed(b"".join(batches), skip, known, per_cpu)
 
 
-def fitting(span: bytes, known: RecordTypes) -> Array:
-    """The records of a span that are of the one type of a buffer."""
+def numbers(span: bytes, known: RecordTypes, column: str) -> Array:
+    """A column of numbers, of the records of a span that have it; all are of one type."""
     (kind,) = known.kinds
     data, _ = spans.records(span, kind.layout.dtype)
-    lengths = spans.lengths(span)
-    return data if kind.fits(lengths).all() else data[kind.fits(spans.walk(span)[1])]
+    if kind.fits(spans.lengths(span)).all():
+        return data[column]
+    _, lengths = spans.walk(span)
+    [wanted] = [each for each in kind.layout.columns if each.name == column]
+    end = wanted.offset + wanted.dtype.itemsize + kind.filled
+    return data[column][kind.fits(lengths) | (lengths < kind.length) & (lengths >= end)]
 
 
 def _alike(batches: Sequence[bytes], skip: int, layout: Layout, per_cpu: bool) -> pd.DataFrame:
@@ -152,7 +159,7 @@ def _mixed(
         data = spans.gathered(span, places[mask], lengths[mask], kind.layout.dtype)
         part = pd.DataFrame(frames.columns([data], kind.layout), np.flatnonzero(mask))
         part = part.astype({name: _nullable(part[name]) for name in part})
-        _leave_out(part, kind, lengths[mask].astype(np.int64), per_cpu)
+        _leave_out(part, kind, lengths[mask].astype(np.int64))
         if several:
             part.insert(0, TYPE, kind.name)
         parts.append(part)
@@ -183,13 +190,10 @@ def _told_apart(
         yield kind, mask
 
 
-def _leave_out(
-    part: pd.DataFrame, kind: RecordType, lengths: npt.NDArray[np.int64], per_cpu: bool
-) -> None:
+def _leave_out(part: pd.DataFrame, kind: RecordType, lengths: npt.NDArray[np.int64]) -> None:
     """Make NA what is not in records that end before their type does; cut text and bytes."""
     short = ~kind.fits(lengths.astype(np.uint32))
-    # A perf buffer's are filled up, by at most 7 bytes of whatever was there.
-    there = lengths - _MOST_FILLED if per_cpu and kind.exact else lengths
+    there = lengths - kind.filled
     for column in kind.layout.columns:
         size = column.dtype.itemsize if column.bits is None else -(-sum(column.bits) // 8)
         open_ended = column.kind in ("text", "bytes") and column.dtype.subdtype is None

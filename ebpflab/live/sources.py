@@ -103,7 +103,7 @@ class StreamSource:
         if not batches or self.column is None:
             return np.zeros(self.buckets, np.int64)
         known = self._stream._known
-        parts = [records.fitting(data, known)[self.column] for _, data in batches]
+        parts = [records.numbers(data, known, self.column) for _, data in batches]
         return log2_counts(np.concatenate(parts))
 
 
