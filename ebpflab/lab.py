@@ -141,17 +141,18 @@ class Lab(Closing):
     ) -> Program:
         """Compile a BPF program and return it as a `Program`.
 
-        ``source`` is C text, or the path of a ``.c`` file. ``cflags`` are further flags of clang,
-        such as ``-DPID=1``. ``headers`` is the path of a kernel headers tree to use, whatever it
-        matches. The probes of ``usdt_contexts`` (`Lab.usdt`) are attached at once, as are functions
-        whose name says where (``TRACEPOINT_PROBE``, ``KFUNC_PROBE``, ``kprobe__...``).
+        ``source`` is C text, or the path of a ``.c`` file. ``cflags`` are further flags of clang:
+        macros (``-DPID=1``), folders of headers (``-I``), warnings, the dialect. ``headers`` is the
+        path of a kernel headers tree to use, whatever it matches. The probes of ``usdt_contexts``
+        (`Lab.usdt`) are attached at once, as are functions whose name says where
+        (``TRACEPOINT_PROBE``, ``KFUNC_PROBE``, ``kprobe__...``).
 
         Running the same notebook cell again closes the program that it loaded before. The same text
         is not compiled twice in the life of a lab.
 
         Raises CompileError with the line of your C; HeadersError when kernel headers are missing;
-        ProgramError when there is no C to compile or the kernel cannot make a map. For what
-        attaches at once: UnknownEvent, AttachError, VerifierError.
+        ProgramError when there is no C to compile, for other flags, and when the kernel cannot make
+        a map. For what attaches at once: UnknownEvent, AttachError, VerifierError.
 
         >>> lab.load(source).functions
         ['syscall__execve']

@@ -16,6 +16,7 @@ from ebpflab.agent.processes import elf, notes
 from ebpflab.agent.processes.mappings import Mappings
 from ebpflab.agent.processes.symbols import Symbols, name_stacks, of_file
 from ebpflab.agent.processes.workloads import Workloads
+from ebpflab.agent.programs import cflags
 from ebpflab.agent.programs.cache import Programs
 from ebpflab.agent.streams.drain import Drain
 from ebpflab.agent.streams.trace_pipe import Messages, prints
@@ -129,6 +130,7 @@ class Operations:
 
     def _load(self, asked: messages.Load) -> Tuple[messages.Loaded, bytes]:
         ident = asked["program"]
+        cflags.check(asked["cflags"])
         if prints(asked["source"]):
             self._messages.listen(ident)
         try:

@@ -114,6 +114,7 @@ def test_a_forked_child_is_refused_and_leaves_the_lab_alone(lab: Lab) -> None:
         ("prog['counts'][1]", r"read whole.*frame\.set_index\(\['key'\]\)\.loc\[1\]"),
         ("[each for each in prog['counts']]", r"has a row for each entry"),
         ("lab.load(source, cflags='-DA -DB')", r"Write cflags=\['-DA', '-DB'\]"),
+        ("lab.load(source, cflags=['-include', '/etc/shadow'])", r"'-include' is not taken"),
         ("prog.attach_uprobe(name='libc', sym='strlen', fn_name='on_work')", r"Write 'c'\."),
         ("prog.attach_uprobe(name='libc.so.6', sym='strlen', fn_name='on_work')", r"Write 'c'\."),
     ],
