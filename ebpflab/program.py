@@ -131,7 +131,7 @@ class Program(Closing):
             return kind(self._ident, described, types, self._connection, attrs, weakref.ref(self))
         per_cpu = described["type"] == map_types.PERF_EVENT_ARRAY
         known = records.sent(types, described["typed_as"], per_cpu)
-        if not known.kinds:
+        if known.why_bytes:
             notice(
                 f"The records of {described['name']!r} are shown as bytes, in a column `data`:"
                 f" {known.why_bytes}"

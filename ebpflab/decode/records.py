@@ -55,6 +55,7 @@ class RecordTypes(NamedTuple):
     kinds: tuple[RecordType, ...] = ()
     tag: str | None = None
     why_bytes: str = ""
+    """Why records have no type; empty where no call sends one."""
 
     @property
     def layout(self) -> Layout:
@@ -87,8 +88,6 @@ def sent(types: Types | None, table: str | None, per_cpu: bool) -> RecordTypes:
             )
         if all(kind.layout != other.layout for other in kinds):
             kinds.append(kind)
-    if not kinds:
-        return RecordTypes(why_bytes="no call sends one.")
     if len({kind.length for kind in kinds}) < len(kinds):
         names = ", ".join(kind.name for kind in kinds)
         return RecordTypes(
