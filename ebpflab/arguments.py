@@ -75,13 +75,14 @@ def environment(value: Any) -> dict[str, str] | None:
     """
     if value is None:
         return None
-    for name, text in dict(value).items():
+    given = dict(value)
+    for name, text in given.items():
         if not isinstance(name, str) or not isinstance(text, str | os.PathLike):
             raise ValueError(
                 f"env= is names and texts, and has {name!r}: {text!r}. Write {str(name)!r}:"
                 f" {str(text)!r}."
             )
-    return {name: os.fspath(text) for name, text in dict(value).items()}
+    return {name: os.fspath(text) for name, text in given.items()}
 
 
 def _meant(value: Any) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Unpack
+from typing import TYPE_CHECKING, Any, Literal, Unpack, get_args
 
 import pandas as pd
 
@@ -56,12 +56,10 @@ _OF_BCC = {
     "detach_uprobe": "prog.detach()",
     "detach_tracepoint": "prog.detach()",
 }
-_NUMBERS: tuple[Literal["event_off", "maxactive", "addr", "sym_off"], ...] = (
-    "event_off",
-    "maxactive",
-    "addr",
-    "sym_off",
-)
+_Number = Literal[
+    "event_off", "maxactive", "addr", "sym_off", "sample_period", "sample_freq", "cpu"
+]
+_NUMBERS: tuple[_Number, ...] = get_args(_Number)
 
 
 class Program(Closing):
@@ -201,6 +199,7 @@ class Program(Closing):
         >>> row["comm"], int(row["value"]), [frame.name for frame in row["stack"]][-3:]
         ('hot', 328, ['main', 'serve', 'checksum'])
         """
+        pid = None if pid is None else arguments.whole("pid", pid, 1)
         table = self[stacks]
         if not isinstance(table, StackTable):
             raise ProgramError(f"The map {stacks!r} is no BPF_STACK_TRACE.")

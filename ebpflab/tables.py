@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from ebpflab import arguments
 from ebpflab.decode import btf, entries, frames, histograms
 from ebpflab.errors import TableError
 from ebpflab.protocol import map_types, messages
@@ -122,7 +123,7 @@ class Table:
 
         >>> prog["queue"].pop(rows=10)                                    # doctest: +SKIP
         """
-        most = self._room if rows is None else rows
+        most = self._room if rows is None else arguments.whole("rows", rows, 0)
         asked = messages.Pop(**self._asked, most=most)
         answer = self._connection.request(messages.POP, asked)
         values = np.frombuffer(answer.blob, self._value.dtype)

@@ -8,7 +8,7 @@ read where they lie, as a strided array, and copied once, into the columns.
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -95,14 +95,17 @@ def side_by_side(
     names = {*keys, *values}
     found = dict(keys)
     if cpus is not None:
-        found[_free("cpu", names)] = cpus
+        found[free("cpu", names)] = cpus
     for name, column in values.items():
-        found[_free(f"{name}_value", names | {*found}) if name in found else name] = column
+        found[free(f"{name}_value", names | {*found}) if name in found else name] = column
     return found
 
 
-def _free(name: str, taken: set[str]) -> str:
-    return _free(f"{name}_", taken) if name in taken else name
+def free(name: str, taken: Container[str]) -> str:
+    """A name for a column of ours: ``name``, with as many underscores as make it another's not."""
+    while name in taken:
+        name += "_"
+    return name
 
 
 def now() -> str:

@@ -48,6 +48,10 @@ class RecordType(NamedTuple):
             return np.equal(lengths, self.length)
         return np.greater_equal(lengths, self.layout.dtype.itemsize)
 
+    def has(self, until: int, lengths: npt.NDArray[np.uint32]) -> Mask:
+        """Which records, though they may end before their type does, have its first bytes."""
+        return self.fits(lengths) | (lengths < self.length) & (lengths >= until + self.filled)
+
 
 class RecordTypes(NamedTuple):
     """The types of a buffer's records. Without any, records are shown as bytes."""
@@ -58,11 +62,14 @@ class RecordTypes(NamedTuple):
     """Why records have no type; empty where no call sends one."""
 
     @property
+    def only(self) -> RecordType | None:
+        """The one type of all records, where there is one."""
+        return self.kinds[0] if len(self.kinds) == 1 and self.tag is None else None
+
+    @property
     def layout(self) -> Layout:
         """The layout of all records; that of bytes where there is not one for all."""
-        if len(self.kinds) == 1:
-            return self.kinds[0].layout
-        return frames.layout_of([], 0, _BYTES)
+        return self.only.layout if self.only else frames.layout_of([], 0, _BYTES)
 
 
 def sent(types: Types | None, table: str | None, per_cpu: bool) -> RecordTypes:
@@ -118,22 +125,22 @@ def decode(
     type and shown as bytes."""
     if not known.kinds:
         return pd.DataFrame({_BYTES: spans.raw_records(b"".join(batches), skip)}), []
-    kind = known.kinds[0]
-    if len(known.kinds) == 1 and all(kind.fits(spans.lengths(each)).all() for each in batches):
+    kind = known.only
+    if kind is not None and all(kind.fits(spans.lengths(each)).all() for each in batches):
         return _alike(batches or [b""], skip, kind.layout, per_cpu), []
     return _mixed(b"".join(batches), skip, known, per_cpu)
 
 
 def numbers(span: bytes, known: RecordTypes, column: str) -> Array:
     """A column of numbers, of the records of a span that have it; all are of one type."""
-    (kind,) = known.kinds
+    kind = known.only
+    assert kind is not None, "there is no column of all"
     data, _ = spans.records(span, kind.layout.dtype)
     if kind.fits(spans.lengths(span)).all():
         return data[column]
     _, lengths = spans.walk(span)
     [wanted] = [each for each in kind.layout.columns if each.name == column]
-    end = wanted.offset + wanted.dtype.itemsize + kind.filled
-    return data[column][kind.fits(lengths) | (lengths < kind.length) & (lengths >= end)]
+    return data[column][kind.has(wanted.offset + wanted.dtype.itemsize, lengths)]
 
 
 def _alike(batches: Sequence[bytes], skip: int, layout: Layout, per_cpu: bool) -> pd.DataFrame:
@@ -150,28 +157,26 @@ def _mixed(
     span: bytes, skip: int, known: RecordTypes, per_cpu: bool
 ) -> tuple[pd.DataFrame, list[int]]:
     """Rows of several types: each has the columns of its own type, and NA in the others."""
-    places, lengths = (each[skip:] for each in spans.walk(span))
+    places, lengths = spans.walk(span)
+    places, lengths = places[skip:], lengths[skip:]
     left = np.ones(len(places), np.bool_)
-    parts, several = [], len(known.kinds) > 1
+    parts = []
     for kind, mask in _told_apart(span, places, lengths, known):
         left &= ~mask
         data = spans.gathered(span, places[mask], lengths[mask], kind.layout.dtype)
         part = pd.DataFrame(frames.columns([data], kind.layout), np.flatnonzero(mask))
         part = part.astype({name: _nullable(part[name]) for name in part})
-        _leave_out(part, kind, lengths[mask].astype(np.int64))
-        if several:
+        _leave_out(part, kind, lengths[mask])
+        if known.only is None:
             part.insert(0, TYPE, kind.name)
         parts.append(part)
     if left.any():
-        column = _BYTES
-        while any(column in part for part in parts):
-            column += "_"
-        raw = [span[at + 8 : at + 8 + size] for at, size in zip(places, lengths, strict=True)]
-        rest = [data for data, lies in zip(raw, left, strict=True) if lies]
-        parts.append(pd.DataFrame({column: pd.Series(rest, np.flatnonzero(left), object)}))
+        column = frames.free(_BYTES, [str(name) for part in parts for name in part])
+        raw = spans.bytes_of(span, places[left], lengths[left])
+        parts.append(pd.DataFrame({column: pd.Series(raw, np.flatnonzero(left), object)}))
     frame = pd.concat(parts).sort_index()
     if per_cpu and "cpu" not in frame:
-        frame["cpu"] = np.frombuffer(span, "<u4")[places // 4 + 1][frame.index]
+        frame["cpu"] = spans.second_words(span, places)[frame.index]
     return frame, np.unique(lengths[left]).tolist()
 
 
@@ -180,7 +185,7 @@ def _told_apart(
 ) -> Iterator[tuple[RecordType, Mask]]:
     for kind in known.kinds:
         mask = kind.fits(lengths)
-        if len(known.kinds) == 1:
+        if known.only:
             mask |= lengths < kind.length
         if known.tag is not None:
             layout = kind.layout
@@ -189,19 +194,17 @@ def _told_apart(
         yield kind, mask
 
 
-def _leave_out(part: pd.DataFrame, kind: RecordType, lengths: npt.NDArray[np.int64]) -> None:
+def _leave_out(part: pd.DataFrame, kind: RecordType, lengths: npt.NDArray[np.uint32]) -> None:
     """Make NA what is not in records that end before their type does; cut text and bytes."""
-    short = ~kind.fits(lengths.astype(np.uint32))
-    there = lengths - kind.filled
     for column in kind.layout.columns:
         size = column.dtype.itemsize if column.bits is None else -(-sum(column.bits) // 8)
         open_ended = column.kind in ("text", "bytes") and column.dtype.subdtype is None
-        gone = short & (there < column.offset + (1 if open_ended else size))
-        part.loc[part.index[gone], column.name] = None
+        some = kind.has(column.offset + (1 if open_ended else size), lengths)
+        part.loc[part.index[~some], column.name] = None
         if column.kind == "bytes" and open_ended:
             values = part[column.name].tolist()
-            for at in np.flatnonzero(short & ~gone & (there < column.offset + size)):
-                values[at] = values[at][: int(there[at]) - column.offset]
+            for at in np.flatnonzero(some & ~kind.has(column.offset + size, lengths)):
+                values[at] = values[at][: int(lengths[at]) - kind.filled - column.offset]
             part[column.name] = pd.Series(values, part.index, object)
 
 

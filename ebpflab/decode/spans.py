@@ -59,7 +59,7 @@ def walk(span: bytes) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint32]]:
 def records(span: bytes, dtype: Dtype, first: int = 0) -> tuple[Array, Array]:
     """The records of a span from number ``first`` on, and the second word of their headers.
 
-    Array of one size are viewed in place. Others are copied, all of a length at once, cut or
+    Records of one size are viewed in place. Others are copied, all of a length at once, cut or
     filled with zeros to the size of ``dtype``.
     """
     if not span:
@@ -77,7 +77,13 @@ def records(span: bytes, dtype: Dtype, first: int = 0) -> tuple[Array, Array]:
         view = np.frombuffer(span, framed)[first:]
         return view["data"], view["cpu"]
     places, sizes = (each[first:] for each in walk(span))
-    return gathered(span, places, sizes, dtype), np.frombuffer(span, "<u4")[places // 4 + 1]
+    return gathered(span, places, sizes, dtype), second_words(span, places)
+
+
+def second_words(span: bytes, places: Array) -> Array:
+    """The second words of the headers at ``places``: in a perf buffer's records, their CPUs."""
+    words: Array = np.frombuffer(span, "<u4")[places // 4 + 1]
+    return words
 
 
 def gathered(span: bytes, places: Array, sizes: Array, dtype: Dtype) -> Array:
@@ -99,6 +105,11 @@ def lengths(span: bytes) -> npt.NDArray[np.uint32]:
 
 def raw_records(span: bytes, first: int = 0) -> list[bytes]:
     """The bytes of each record of a span from number ``first`` on."""
-    places, lengths = (each[first:].tolist() for each in walk(span))
-    starts = (place + RECORD_HEADER_BYTES for place in places)
-    return [span[at : at + length] for at, length in zip(starts, lengths, strict=True)]
+    places, sizes = (each[first:] for each in walk(span))
+    return bytes_of(span, places, sizes)
+
+
+def bytes_of(span: bytes, places: Array, sizes: Array) -> list[bytes]:
+    """The bytes of the records at ``places``."""
+    starts = (places + RECORD_HEADER_BYTES).tolist()
+    return [span[at : at + size] for at, size in zip(starts, sizes.tolist(), strict=True)]

@@ -11,19 +11,23 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ebpflab import Lab
+from ebpflab import Lab, PerfSWConfig, PerfType
 from ebpflab.errors import EbpflabError, ProgramError, TargetError
 from ebpflab.program import Program
 
 SOURCE = r"""
 #include <uapi/linux/ptrace.h>
+#include <uapi/linux/bpf_perf_event.h>
 struct call { u64 n; };
 BPF_RINGBUF_OUTPUT(calls, 8);
+BPF_QUEUE(waiting, u64, 64);
 int on_work(struct pt_regs *ctx) {
   struct call call = {.n = PT_REGS_PARM1(ctx)};
   calls.ringbuf_output(&call, sizeof(call), 0);
+  waiting.push(&call.n, 0);
   return 0;
 }
+int on_sample(struct bpf_perf_event_data *ctx) { return 0; }
 """
 
 
@@ -58,14 +62,23 @@ def test_a_wrong_limit_loses_no_row(
 
 def test_numbers_may_be_numpys(lab: Lab, program: str, prog: Program) -> None:
     prog.detach()
-    workload = lab.start([program, "0"])
-    workload.wait()
+    sleeper = lab.start(["sleep", "60"])
     prog.attach_uprobe(
         name=program, sym="work", fn_name="on_work", pid=np.int64(-1), sym_off=np.uint8(0)
     )
     lab.run([program, "2"])
+    prog.attach_perf_event(
+        ev_type=PerfType.SOFTWARE,
+        ev_config=PerfSWConfig.TASK_CLOCK,
+        fn_name="on_sample",
+        sample_freq=np.int64(1),
+        pid=np.int64(sleeper.pid),
+        cpu=np.int64(-1),
+    )
+    assert list(prog["waiting"].pop(rows=np.uint8(3))["value"]) == [0, 1]
     prog["calls"].keep(rows=np.int32(1))
     assert list(prog["calls"].frame()["n"]) == [1]
+    sleeper.kill()
 
 
 @pytest.mark.parametrize("pid", [0, "12", 1.5, -2, None])
@@ -137,5 +150,5 @@ def test_a_file_of_c_may_have_a_mark_and_must_be_utf8(lab: Lab, tmp_path: Path) 
     path.write_bytes(b"\xef\xbb\xbf" + SOURCE.encode())
     lab.load(path).close()
     path.write_bytes(SOURCE.encode() + b"// f\xfcr\n")
-    with pytest.raises(ProgramError, match=r"byte 0xfc in line 10 is no character of it"):
+    with pytest.raises(ProgramError, match=r"byte 0xfc in line 14 is no character of it"):
         lab.load(path)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pandas as pd
@@ -10,6 +12,7 @@ import pytest
 
 from ebpflab import Lab
 from ebpflab.errors import ProgramError, UnknownName
+from ebpflab.program import Program
 
 HEAD = r"""
 #include <uapi/linux/ptrace.h>
@@ -86,6 +89,17 @@ def written(choices: list[tuple[str, str]]) -> str:
     return text
 
 
+@contextmanager
+def called(lab: Lab, program: str, source: str, calls: int) -> Iterator[Program]:
+    """A program whose ``on_work``, and ``after`` where it has one, have been run so many times."""
+    with lab.load(source) as prog:
+        prog.attach_uprobe(name=program, sym="work", fn_name="on_work")
+        if "after" in prog.functions:
+            prog.attach_uretprobe(name=program, sym="work", fn_name="after")
+        lab.run([program, str(calls)])
+        yield prog
+
+
 def rows(frame: pd.DataFrame) -> list[dict[str, Any]]:
     return frame.drop(columns="cpu", errors="ignore").to_dict("records")
 
@@ -130,22 +144,12 @@ int after(struct pt_regs *ctx) {{
 
 @pytest.mark.parametrize("buffer", ["both", "perf"])
 def test_two_types_are_told_apart_by_their_lengths(lab: Lab, program: str, buffer: str) -> None:
-    with lab.load(TWO_TYPES) as prog:
-        prog.attach_uprobe(name=program, sym="work", fn_name="on_work")
-        prog.attach_uretprobe(name=program, sym="work", fn_name="after")
-        lab.run([program, "2"])
+    with called(lab, program, TWO_TYPES, 2) as prog:
         frame = prog[buffer].frame()
     assert list(frame["struct"]) == ["struct one", "struct three"] * 2
     assert list(frame["number"].dropna()) == [5, 5] and list(frame["third"].dropna()) == [9, 9]
-    assert (
-        str(frame["third"].dtype) == "UInt32"
-        and frame["third"].isna().tolist()
-        == [
-            True,
-            False,
-        ]
-        * 2
-    )
+    assert str(frame["third"].dtype) == "UInt32"
+    assert frame["third"].isna().tolist() == [True, False] * 2
 
 
 ONE_LENGTH = r"""
@@ -169,16 +173,16 @@ int after(struct pt_regs *ctx) {
 def test_types_of_one_length_are_bytes_until_a_tag_tells_them(
     lab: Lab, program: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with lab.load(ONE_LENGTH) as prog:
+    with called(lab, program, ONE_LENGTH, 1) as prog:
         assert "(struct start, struct end)" in capsys.readouterr().out
-        prog.attach_uprobe(name=program, sym="work", fn_name="on_work")
-        prog.attach_uretprobe(name=program, sym="work", fn_name="after")
-        lab.run([program, "1"])
         assert prog["both"].frame()["data"][0] == bytes([0, 0, 0, 0, 7, 0, 0, 0])
         both = prog["both"].typed({0: "struct start", 1: "struct end"}, tag="kind")
         frame = both.frame()
         assert list(frame["struct"]) == ["struct start", "struct end"]
         assert frame["cpu_number"][0] == 7 and frame["result"][1] == -1
+        ends = both.typed({1: "struct end"}, tag="kind").frame()  # the others are of no type
+        assert ends["result"].dropna().to_list() == [-1]
+        assert ends["data"].dropna().to_list() == [bytes([0, 0, 0, 0, 7, 0, 0, 0])]
         with pytest.raises(UnknownName, match=r"'struct ends'.*struct end"):
             both.typed("struct ends")
         with pytest.raises(ProgramError, match="struct end has no field 'cpu_number'"):
@@ -215,10 +219,8 @@ int on_work(struct pt_regs *ctx) {
 def test_what_clang_cannot_tell_is_bytes_until_the_reader_does(
     lab: Lab, program: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with lab.load(UNTOLD) as prog:
+    with called(lab, program, UNTOLD, 1) as prog:
         assert "'out' are shown as bytes" in capsys.readouterr().out
-        prog.attach_uprobe(name=program, sym="work", fn_name="on_work")
-        lab.run([program, "1"])
         assert list(prog["out"].frame()["data"]) == [bytes(16)]
         assert rows(prog["out"].typed("struct two").frame()) == [
             {"name": "", "port": 0, "count": 0, "size": 0}
@@ -233,9 +235,7 @@ def test_what_clang_cannot_tell_is_bytes_until_the_reader_does(
 
 
 def test_what_a_shorter_record_has_not_is_na(lab: Lab, program: str) -> None:
-    with lab.load(UNTOLD) as prog:
-        prog.attach_uprobe(name=program, sym="work", fn_name="on_work")
-        lab.run([program, "1"])
+    with called(lab, program, UNTOLD, 1) as prog:
         cut = prog["cut"].frame()
         assert rows(cut.fillna(99)) == [{"number": 5, "first": 6, "second": 99}]
         assert list(map(str, cut.dtypes)) == ["UInt64", "UInt32", "UInt32"]

@@ -182,20 +182,23 @@ def _typed_call(plain: str, call: "re.Match[str]", rings: List[str]) -> List[Tup
     return [*edits, (call.end(), call.end(), f"EBPFLAB_TO({buffer}, {name}) ")]
 
 
-_OURS = re.compile(r"EBPFLAB_TO\(\w+, \w+\) |EBPFLAB(?=_(?:PERF|RINGBUF)_OUTPUT\b)")
+_OURS = re.compile(
+    r"EBPFLAB_TO\(\w+, \w+\) "
+    r"|E(?=BPFLAB_(?:PERF|RINGBUF)_OUTPUT\b)|(?<=EBPF)LAB(?=_(?:PERF|RINGBUF)_OUTPUT\b)"
+)
 _PLACE = re.compile(r"^(\S+:\d+:)(\d+)(: .*)$")
 
 
 def blames_us(log: str) -> bool:
     """Whether clang may object to something that `instrument` has added."""
-    return re.search(rf"EBPFLAB_|ebpflab_|\w{LOST_SUFFIX}", _OURS.sub("BPF", log)) is not None
+    return re.search(rf"EBPFLAB_|ebpflab_|\w{LOST_SUFFIX}", _OURS.sub("", log)) is not None
 
 
 def as_written(log: str) -> str:
     """What clang or the verifier has printed, with the lines that it quotes as the reader's are."""
     lines = log.split("\n")
     for number, line in enumerate(lines):
-        places = [(found.start(), found.end()) for found in _OURS.finditer(line)]
+        places = [found.span() for found in _OURS.finditer(line)]
         if not places:
             continue
         # clang 19 puts the line's number and a bar before what it quotes.
@@ -213,8 +216,7 @@ def as_written(log: str) -> str:
 
 
 def _without(line: str, places: List[Tuple[int, int]]) -> str:
-    """A line without what we put at ``places``: the call's mark, or EBPFLAB for BPF."""
+    """A line without what stands at ``places``."""
     for start, end in reversed(places):
-        kept = line[end - len("BPF") : end] if end - start == len("EBPFLAB") else ""
-        line = line[:start] + ("BPF" if kept == "LAB" else kept) + line[end:]
+        line = line[:start] + line[end:]
     return line
